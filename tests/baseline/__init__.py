@@ -1,0 +1,1 @@
+"""What others do, written down to be broken by the same machines: the measure for what the protocol is worth."""

@@ -255,7 +255,7 @@ class Threads:
         self.threads.append(thread)
         thread.start()
 
-    def join(self, bound: float = 60.0) -> list[Any]:
+    def join(self, bound: float = 180.0) -> list[Any]:
         """Wait for all of them and return their results in the order of their start."""
         for thread in self.threads:
             thread.join(bound)
@@ -269,7 +269,7 @@ class Threads:
         barrier = threading.Barrier(count)
 
         def run(number: int) -> Any:
-            barrier.wait(20)
+            barrier.wait(60)
             return function(number)
 
         for number in range(count):

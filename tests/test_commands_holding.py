@@ -174,7 +174,7 @@ def test_run_in_threads(pair: Pair) -> None:
 
     def fault(name: str) -> None:
         if name.startswith("first"):
-            together.wait(20)
+            together.wait(60)
         if name == "bad.txt":
             raise TransferError("no", ErrorKind.REFUSED)
 

@@ -179,11 +179,11 @@ def test_a_saver_with_an_old_snapshot(
                 assert cursor.fetchone() == ("REPEATABLE-READ",)
             assert TransferRecord.objects.count() == 0
             ready.set()
-            assert go.wait(20)
+            assert go.wait(60)
             return str(pair.save("a.txt", ContentFile(b"second")))
 
     threads.start(save)
-    assert ready.wait(20)
+    assert ready.wait(60)
     put(pair, "a.txt", b"first")
     pair.local.hide("a.txt")
     go.set()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 from copy import deepcopy
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from celery.app.control import Inspect
 from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
 from django.utils import timezone
@@ -94,16 +97,37 @@ def test_a_worker_on_another_disk(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_no_worker(filesystem_broker: Broker, media: Media, settings: Any) -> None:
+def test_no_worker(filesystem_broker: Broker, media: Media, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a worker the canary is not taken; it is deleted all the same."""
     ran = doctor("--timeout", "0")
     found = verdicts(ran)
     assert ran.code == 1
-    assert found["workers"] == ("bad", "none answered within 2 seconds")
+    assert found["workers"] == ("bad", "none answered within 10 seconds")
     assert found["canary of default"] == ("bad", "no worker took it within 0 s")
     assert ran.json["bad"] == 3
     assert ledger.records().get().state == "deleted"
+    monkeypatch.setattr(examining, "PATIENCE", (0.1,))
     assert "canary of default" not in verdicts(doctor("--no-canary"))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_that_is_slow_to_answer(
+    filesystem_broker: Broker, media: Media, celery_processes: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that lets the first question go by is asked once more before it is called missing."""
+    worker = celery_processes.worker(filesystem_broker)
+    os.kill(worker.pid, signal.SIGSTOP)
+    questions: list[float] = []
+
+    def inspect(timeout: float, **named: Any) -> Any:
+        questions.append(timeout)
+        if len(questions) == 2:
+            os.kill(worker.pid, signal.SIGCONT)
+        return Inspect(timeout=timeout, app=app, **named)
+
+    monkeypatch.setattr(app.control, "inspect", inspect)
+    assert verdicts(doctor("--no-canary"))["workers"][0] == "good"
+    assert questions == [2, 8]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -184,7 +208,7 @@ def test_eager_tasks(pair: Pair) -> None:
     """Eager tasks need no broker, and nobody is to use them elsewhere than in tests."""
     with changed(app):
         configure(task_always_eager=True)
-        found = verdicts(doctor())
+        found = verdicts(doctor("--timeout", "1"))
     assert found["broker"] == ("unclear", "tasks run eagerly, in this process")
     assert found["canary of default"][0] in ("good", "bad")
 

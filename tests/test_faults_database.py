@@ -130,7 +130,7 @@ def test_a_name_held_by_a_long_transaction(pair: Pair, threads: Threads) -> None
             return name
 
     threads.start(hold)
-    assert saved.wait(20)
+    assert saved.wait(60)
     began = time.monotonic()
     try:
         name = pair.save(wanted, ContentFile(b"second"))
@@ -166,7 +166,7 @@ def test_a_reader_with_an_old_snapshot(make_pair: MakePair, threads: Threads, le
             return read(pair, "a.txt")
 
     threads.start(reader)
-    assert looked.wait(20)
+    assert looked.wait(60)
     if connection.vendor == "mysql" and level == "SERIALIZABLE":
         # There every read of such a transaction holds a lock: the worker comes after it.
         moved.set()
@@ -272,7 +272,7 @@ def test_a_message_before_the_row_is_visible(pair: Pair, threads: Threads) -> No
             assert looked.wait(30)
 
     threads.start(save)
-    assert saved.wait(20)
+    assert saved.wait(60)
     if connection.vendor == "mysql":
         # There an UPDATE waits for the transaction that has inserted the row, and then claims it.
         threads.start(lambda: sweeping.process(known[0]))

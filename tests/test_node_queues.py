@@ -300,8 +300,11 @@ def test_the_doctor_names_the_queue_of_the_host(
     assert waiting["verdict"] == "bad"
 
 
-def test_the_canary_names_the_queue_of_the_host(following: Pair, filesystem_broker: Any) -> None:
+def test_the_canary_names_the_queue_of_the_host(
+    following: Pair, filesystem_broker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A canary that nobody takes says which queue it waits in."""
+    monkeypatch.setattr("queued_storage.doctor.PATIENCE", (0.1,))
     findings = manage("doctor", "--json", "--timeout", "0").json["findings"]
     (canary,) = (item for item in findings if item["check"] == "canary of default")
     assert canary["advice"].startswith("Start a worker that listens to the queue files-one, on the same broker")

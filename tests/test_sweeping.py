@@ -311,7 +311,7 @@ def test_eight_sweeps_at_once(threads: Threads) -> None:
             if sum(bool(collector.taken) for collector in collectors) > 1:
                 second.set()
             if connection.features.has_select_for_update_skip_locked:
-                assert second.wait(20), "one sweep had all the rows"
+                assert second.wait(60), "one sweep had all the rows"
 
         return sweeping.sweep(send, limit=100).get("sent", 0)
 

@@ -148,7 +148,7 @@ class RoundTrip(Faults):
         name, barrier = f"{folder}/race.bin", threading.Barrier(4)
 
         def write(number: int) -> int | None:
-            barrier.wait(10)
+            barrier.wait(60)
             try:
                 storage._save(name, text(bytes([number]) * 200_000))
             except FileExistsError:

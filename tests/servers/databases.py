@@ -22,7 +22,8 @@ _ENGINES = {
 # Writers of other processes wait for their turn in place of failing half way: a transaction takes the lock at once.
 _SQLITE_OPTIONS = {
     "transaction_mode": "IMMEDIATE",
-    "timeout": 20,
+    # SQLite's waiters take no turns: on a busy machine one of eight may well see 20 seconds go by.
+    "timeout": 60,
     "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL",
 }
 

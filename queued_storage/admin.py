@@ -23,10 +23,10 @@ from django.utils.functional import cached_property
 from django.utils.timesince import timesince, timeuntil
 from django.utils.translation import gettext_lazy as _
 
-from queued_storage import charts, dashboard, ledger, record_page, showing
+from queued_storage import charts, dashboard, ledger, record_page, selecting, showing
 from queued_storage.actions import ACTIONS, Action, bound, groups, outcome, told
 from queued_storage.models import State, TransferRecord
-from queued_storage.names import clean_name, record_key
+from queued_storage.names import clean_directory, clean_name
 from queued_storage.pairs import aliases
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class TransferRecordAdmin(_Admin):
     list_display = ("short_name", "storage", "state", "bytes", "retries", "error_kind", "age", "due")
     list_filter = ("state", StorageFilter, "error_kind")
     search_fields = ("name",)
-    search_help_text = _("The exact name of a file")
+    search_help_text = _("The name of a file, or how it begins")
     ordering = ("-pk",)
     # Every other order would sort the whole table.
     sortable_by = ("age",)
@@ -187,16 +187,14 @@ class TransferRecordAdmin(_Admin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """Find a name exactly, through the unique index, in every configured storage."""
+        """Find the names that begin so, in any spelling, through the index."""
         if not search_term:
             return queryset, False
         try:
-            name = clean_name(search_term)
+            prefix = f"{clean_directory(search_term)}/" if search_term.endswith("/") else clean_name(search_term)
         except SuspiciousFileOperation:
             return queryset.none(), False
-        chosen = request.GET.get(StorageFilter.parameter_name)
-        keys = [record_key(alias, name) for alias in {*aliases(), *([chosen] if chosen else [])}]
-        return queryset.filter(key__in=keys), False
+        return selecting.select(queryset, prefix=prefix), False
 
     @admin.display(description=_("name"))
     def short_name(self, record: TransferRecord) -> str:

@@ -34,6 +34,12 @@ SHARE = 50
 RELIEF = 0.9
 
 
+def is_full(storage: StoragePair, files: int, size: int, part: float = 1.0) -> bool:
+    """Tell whether so many files and bytes reach a limit of ``storage``, or this part of it."""
+    most, largest = storage.max_owed_files, storage.max_owed_size
+    return (most is not None and files >= most * part) or (largest is not None and size >= largest * part)
+
+
 @dataclass
 class Figure:
     """How much was owed at a moment of the system's clock, and how many seconds it took to find out."""
@@ -45,8 +51,7 @@ class Figure:
 
     def reaches(self, storage: StoragePair, part: float = 1.0) -> bool:
         """Tell whether a limit of ``storage``, or this part of it, is reached."""
-        files, size = storage.max_owed_files, storage.max_owed_size
-        return (files is not None and self.files >= files * part) or (size is not None and self.bytes >= size * part)
+        return is_full(storage, self.files, self.bytes, part)
 
     def is_fresh(self, age: float) -> bool:
         """Tell whether it is younger than ``age`` seconds; one of the future comes from another clock."""

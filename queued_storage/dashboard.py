@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import logging
-import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.core.files.storage import FileSystemStorage
 from django.db.models import Count, Max, Min
 from django.utils import timezone
 
-from queued_storage import access, figures, health, heartbeat, ledger
+from queued_storage import access, backlog, disks, figures, heartbeat, ledger
+from queued_storage.disks import Disk
 from queued_storage.exceptions import ErrorKind
 from queued_storage.figures import Figures
-from queued_storage.models import Outcome, State, StorageHealth
-from queued_storage.pairs import configured
+from queued_storage.models import Outcome, State
+from queued_storage.pairs import StoragePair, configured
 from queued_storage.summary import Summary, age_text, summarize
 
 HOURS, DAYS = 24, 30
 # A sweep that was last seen longer ago than this is reported; beat's entry runs it once a minute.
 SWEEP_MISSED = timedelta(minutes=5)
 WORKERS_SEEN = timedelta(hours=1)
-# Attempts in which the last success of a storage is looked for.
-LATEST = 200
-
-logger = logging.getLogger("queued_storage")
+# Attempts in which the last success and the workers of each storage are looked for.
+LATEST = 1000
 
 
 @dataclass(frozen=True)
@@ -54,34 +50,33 @@ class Failures:
         return str(ErrorKind(self.kind).label) if self.kind in ErrorKind.values else self.kind
 
 
-@dataclass(frozen=True)
-class Disk:
-    """The file system of a local storage, in bytes."""
-
-    used: int
-    total: int
-
-    @property
-    def percent(self) -> int:
-        """How full it is."""
-        return round(100 * self.used / self.total) if self.total else 0
-
-
 @dataclass
 class StorageState:
-    """One storage: its numbers, the health of its remote, its last success and the disk of its local side."""
+    """One storage: its numbers, its last success, workers, limits and disk."""
 
     summary: Summary
     last_success: datetime | None = None
-    health: StorageHealth | None = None
     disk: Disk | None = None
+    workers: set[str] = field(default_factory=set)
+    # The storage itself, where it has limits to what it may owe.
+    limits: StoragePair | None = None
 
     @property
     def status(self) -> str:
         """``"paused"``, ``"down"`` or ``"up"``."""
-        if self.health is None:
-            return "up"
-        return "paused" if self.health.paused_at else "down" if self.health.down_since else "up"
+        return "paused" if self.summary.paused_since else "down" if self.summary.down_since else "up"
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it owes as much as it may, or more."""
+        return self.limits is not None and backlog.is_full(
+            self.limits, self.summary.owed.files, self.summary.owed.bytes
+        )
+
+    @property
+    def full_in(self) -> str:
+        """When its local disk will be full, for people."""
+        return age_text(self.disk.full_in if self.disk else None)
 
 
 @dataclass
@@ -144,37 +139,48 @@ def collect() -> Dashboard:
         for summary in summaries:
             if summary.storage == row["storage"]:
                 summary.add(group)
-    known = {each.storage: each for each in health.storages()}
-    disks, lately = _disks(), _last_successes()
+    pairs = list(configured())
+    found_disks, limits = disks.collect(pairs), {pair.alias: pair for pair in pairs if pair.limited}
+    lately, workers = _latest(now)
     return Dashboard(
         now=now,
         total=total,
         storages=[
             StorageState(
                 each,
-                lately.get(each.storage) or done.get(each.storage, {}).get("last"),
-                known.get(each.storage),
-                disks.get(each.storage),
+                last_success=lately.get(each.storage) or done.get(each.storage, {}).get("last"),
+                disk=found_disks.get(each.storage),
+                workers=workers.get(each.storage, set()),
+                limits=limits.get(each.storage),
             )
             for each in summaries
         ],
         hours=_hours(found.history, now),
         days=_days(found.history, now),
         failures=_failures(),
-        workers=_workers(now),
+        workers=sorted(set().union(*workers.values()) - {""}),
         last_sweep=heartbeat.last(heartbeat.SWEEP),
         figures=found,
     )
 
 
-def _last_successes() -> dict[str, datetime]:
-    """Return when the storages of the latest attempts had their last success."""
+def _latest(now: datetime) -> tuple[dict[str, datetime], dict[str, set[str]]]:
+    """Return, by storage, the last success among the latest attempts, and whose attempts of the last hour those were.
+
+    A busy storage may push those of a quiet one out of the latest; a worker counts as well while it has a file.
+    """
     latest = access.attempts().order_by("-finished_at")[:LATEST]
-    found: dict[str, datetime] = {}
-    for alias, outcome, moment in latest.values_list("record__storage", "outcome", "finished_at"):
+    successes: dict[str, datetime] = {}
+    workers: dict[str, set[str]] = {}
+    for alias, outcome, moment, worker in latest.values_list("record__storage", "outcome", "finished_at", "worker"):
         if outcome == Outcome.TRANSFERRED:
-            found.setdefault(alias, moment)
-    return found
+            successes.setdefault(alias, moment)
+        if now - moment < WORKERS_SEEN:
+            workers.setdefault(alias, set()).add(worker)
+    running = ledger.records().filter(state=State.TRANSFERRING).order_by()
+    for alias, worker in running.values_list("storage", "worker").distinct()[:LATEST]:
+        workers.setdefault(alias, set()).add(worker)
+    return successes, workers
 
 
 def _hours(history: list[dict[str, Any]], now: datetime) -> list[Bucket]:
@@ -210,23 +216,3 @@ def _failures() -> list[Failures]:
     groups = rows.annotate(files=Count("pk"), first=Min("updated_at"), last=Max("updated_at"))
     found = [Failures(group["error_kind"], group["files"], group["first"], group["last"]) for group in groups]
     return sorted(found, key=lambda each: -each.files)
-
-
-def _workers(now: datetime) -> list[str]:
-    lately = access.attempts().filter(finished_at__gte=now - WORKERS_SEEN)
-    running = ledger.records().filter(state=State.TRANSFERRING)
-    names = lately.order_by().values_list("worker").union(running.order_by().values_list("worker"))
-    return sorted({name for (name,) in names[:100]} - {""})
-
-
-def _disks() -> dict[str, Disk]:
-    disks = {}
-    for storage in configured():
-        try:
-            if isinstance(storage.local, FileSystemStorage):
-                usage = shutil.disk_usage(storage.local.location)
-                disks[storage.alias] = Disk(usage.used, usage.total)
-        except Exception as error:
-            # A folder that is not there yet, or a storage that cannot be built, which the system checks report.
-            logger.info("A local storage has no disk to show", extra={"error": type(error).__name__})
-    return disks

@@ -13,8 +13,9 @@ from datetime import timedelta
 from django.db.models import Count, Sum
 from django.http import HttpRequest, HttpResponse
 
-from queued_storage import ledger, probes, selecting
+from queued_storage import backlog, ledger, probes, selecting
 from queued_storage.models import State
+from queued_storage.pairs import configured
 from queued_storage.summary import Summary, summarize
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -53,7 +54,7 @@ def collect(transferred: bool = False) -> list[Metric]:
     sweep = Metric("sweep_age_seconds", "Time since the last sweep began; no sample: never.")
     if age is not None:
         sweep.add(age.total_seconds())
-    return [*_of_storages(storages, transferred), *_of_attempts(), sweep]
+    return [*_of_storages(storages, transferred), *_of_limits(storages), *_of_attempts(), sweep]
 
 
 def _of_storages(storages: Iterable[Summary], transferred: bool) -> list[Metric]:
@@ -78,6 +79,23 @@ def _of_storages(storages: Iterable[Summary], transferred: bool) -> list[Metric]
         down.add(summary.down_since is not None, storage=alias)
         paused.add(summary.paused_since is not None, storage=alias)
     return [files, size, owed, owed_size, oldest, stalled, failed, down, paused]
+
+
+def _of_limits(storages: Iterable[Summary]) -> list[Metric]:
+    files = Metric("max_owed_files", "Files that may be owed, where there is a limit.")
+    size = Metric("max_owed_bytes", "Bytes that may be owed, where there is a limit.")
+    full = Metric("full", "Whether a storage with limits owes as much as it may.")
+    limited = {pair.alias: pair for pair in configured() if pair.limited}
+    for summary in storages:
+        pair = limited.get(summary.storage)
+        if pair is None:
+            continue
+        if pair.max_owed_files is not None:
+            files.add(pair.max_owed_files, storage=pair.alias)
+        if pair.max_owed_size is not None:
+            size.add(pair.max_owed_size, storage=pair.alias)
+        full.add(backlog.is_full(pair, summary.owed.files, summary.owed.bytes), storage=pair.alias)
+    return [files, size, full]
 
 
 def _of_attempts() -> list[Metric]:

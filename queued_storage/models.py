@@ -2,40 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from django.db import models
-from django.db.backends.base.schema import BaseDatabaseSchemaEditor
-from django.db.backends.ddl_references import Statement
 from django.db.models import Case, Q, Value, When
 from django.utils.translation import gettext_lazy as _
 
 from queued_storage.exceptions import ErrorKind
+from queued_storage.indexes import PartialIndex, PrefixIndex
 from queued_storage.names import printable
-
-
-class PartialIndex(models.Index):
-    """An index over the rows that match ``where``, and over all rows where the database has no partial indexes.
-
-    Django's own ``Index(condition=...)`` creates nothing there (MySQL, MariaDB) and only warns.
-    """
-
-    def __init__(self, *, where: Q, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.where = where
-
-    def create_sql(
-        self, model: type[models.Model], schema_editor: BaseDatabaseSchemaEditor, using: str = "", **kwargs: Any
-    ) -> Statement:
-        """Return the statement that this database can carry out."""
-        partial = schema_editor.connection.features.supports_partial_indexes
-        index = models.Index(fields=self.fields, name=self.name, condition=self.where if partial else None)
-        return index.create_sql(model, schema_editor, using=using, **kwargs)
-
-    def deconstruct(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
-        """Describe the index for a migration."""
-        path, args, kwargs = super().deconstruct()
-        return path, tuple(args), {**kwargs, "where": self.where}
 
 
 class State(models.TextChoices):
@@ -123,6 +96,7 @@ class TransferRecord(models.Model):
         indexes = [
             PartialIndex(fields=["due_at", "id"], name="queued_storage_due", where=Q(due_at__isnull=False)),
             PartialIndex(fields=["state", "created_at"], name="queued_storage_open", where=~Q(state="transferred")),
+            PrefixIndex(fields=["name"], name="queued_storage_name"),
         ]
         constraints = [
             _check("state", Q(state__in=["delayed", "queued", "transferring", "transferred", "failed", "deleted"])),
@@ -184,6 +158,22 @@ class Heartbeat(models.Model):
 
     def __str__(self) -> str:
         return self.duty
+
+
+class DiskSample(models.Model):
+    """How many bytes were free on the disk of a local storage; written by ``queued_storage.disks``, kept for a day."""
+
+    storage = models.CharField(_("storage"), max_length=100)
+    node = models.CharField(_("node"), max_length=255, blank=True)
+    taken_at = models.DateTimeField(_("taken at"))
+    free = models.BigIntegerField(_("free"), help_text=_("bytes"))
+
+    class Meta:
+        verbose_name = _("disk sample")
+        verbose_name_plural = _("disk samples")
+
+    def __str__(self) -> str:
+        return f"{self.storage}: {self.free}"
 
 
 class Outcome(models.TextChoices):

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 from datetime import timedelta
 
 from django.db.models import DateTimeField, Expression, ExpressionWrapper, Max, Q, QuerySet
-from django.db.models.functions import Left
 
 from queued_storage import ledger
 from queued_storage.exceptions import ErrorKind
+from queued_storage.indexes import beginning_with
 from queued_storage.models import TransferRecord
 
 # Rows in one statement and one transaction.
@@ -30,8 +30,7 @@ def select(
     if states:
         rows = rows.filter(state__in=list(states))
     if prefix:
-        # LIKE folds cases on SQLite, a comparison does so on MySQL; together they are exact everywhere.
-        rows = rows.alias(head=Left("name", len(prefix))).filter(name__startswith=prefix, head=prefix)
+        rows = beginning_with(rows, "name", prefix)
     if older_than is not None:
         rows = rows.filter(created_at__lte=ago(older_than))
     return rows if kind is None else rows.filter(error_kind=kind)

@@ -36,7 +36,7 @@ class Summary:
 
     ``owed`` is what is queued or being transferred, ``oldest_owed`` the age of the oldest of that, ``stalled`` how many
     have used up their retries, ``failed`` how many failed by kind of error, ``down_since`` when the remote went down,
-    ``paused_since`` when an operator paused the storage.
+    ``down_error`` with which error, ``paused_since`` when an operator paused the storage.
     """
 
     storage: str
@@ -47,6 +47,7 @@ class Summary:
     failed: dict[str, int] = field(default_factory=dict)
     down_since: datetime | None = None
     paused_since: datetime | None = None
+    down_error: str = ""
 
     def add(self, row: dict[str, Any]) -> None:
         """Add one group of rows."""
@@ -82,7 +83,9 @@ def summarize(storage: str | None = None, transferred: bool = True) -> tuple[lis
         by_alias.setdefault(group["storage"], Summary(group["storage"])).add(group)
         total.add(group)
     for known in health.storages().filter(storage__in=by_alias):
-        by_alias[known.storage].down_since, by_alias[known.storage].paused_since = known.down_since, known.paused_at
+        summary = by_alias[known.storage]
+        summary.down_since, summary.paused_since = known.down_since, known.paused_at
+        summary.down_error = known.error if known.down_since else ""
     return sorted(by_alias.values(), key=lambda summary: summary.storage), total
 
 

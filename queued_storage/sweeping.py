@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from queued_storage import backlog, health, heartbeat, late, ledger, leftovers, removal, retention, transfers
+from queued_storage import backlog, disks, health, heartbeat, late, ledger, leftovers, removal, retention, transfers
 from queued_storage.conf import settings
 from queued_storage.exceptions import ErrorKind
 from queued_storage.local import LocalStorage
@@ -86,6 +86,7 @@ def sweep(send: Send, limit: int | None = None) -> dict[str, int]:
     if begun is not None:
         counts["late"] += late.tell(*begun)
         backlog.watch()
+        disks.sample(*begun)
     counts["pruned"] += ledger.prune_attempts(limit) + collect_staging()
     # Last, for it may wait for a remote.
     if begun is not None:

@@ -15,6 +15,8 @@ from queued_storage.models import Outcome, State, TransferAttempt, TransferRecor
 from queued_storage.names import record_key
 
 BODY = b"the bytes of a file"
+# Fields that the database fills.
+GENERATED = {"id", "location"}
 
 
 def digest_of(content: bytes) -> str:
@@ -66,6 +68,16 @@ class RecordFactory(factory.django.DjangoModelFactory):  # type: ignore[misc]
         # What the database generates is read back.
         record.refresh_from_db()
         return record
+
+
+def make_records(count: int, **traits: Any) -> None:
+    """Write ``count`` records of one shape at once, named by their numbers."""
+    model = RecordFactory.build(**traits)
+    shared = {field.name: getattr(model, field.name) for field in model._meta.fields if field.name not in GENERATED}
+    names = [f"{number}.txt" for number in range(count)]
+    TransferRecord.objects.bulk_create(
+        TransferRecord(**shared | {"name": name, "key": record_key("default", name)}) for name in names
+    )
 
 
 class AttemptFactory(factory.django.DjangoModelFactory):  # type: ignore[misc]

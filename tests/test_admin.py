@@ -93,20 +93,25 @@ def test_the_list_costs_the_same_for_many_rows(viewer: Client) -> None:
     assert sum("COUNT" in query["sql"] for query in many) == 1
 
 
-def test_a_search_finds_the_exact_name_by_its_key(make_pair: MakePair, viewer: Client) -> None:
-    """The name is looked for in every configured storage, in any spelling, through the unique index."""
+def test_a_search_finds_names_that_begin_so(make_pair: MakePair, viewer: Client) -> None:
+    """The beginning of a name is looked for in every storage, in any spelling; cases are told apart."""
     make_pair("papers")
     for storage in ("default", "papers", "gone"):
         RecordFactory(name="a/b.txt", storage=storage)
-    RecordFactory(name="a/b.txt2")
-    with CaptureQueriesContext(connection) as queries:
-        found = cells(page(viewer, "?q=./a//b.txt"))
-    assert [(row[0], row[1]) for row in found] == [("a/b.txt", "papers"), ("a/b.txt", "default")]
-    assert not any("LIKE" in query["sql"] for query in queries)
+    for name in ("a/b.txt2", "A/b.txt", "a_b.txt", "a/\U0010ffffb", "a"):
+        RecordFactory(name=name)
+    found = cells(page(viewer, "?q=./a//b.txt"))
+    assert [(row[0], row[1]) for row in found] == [
+        *(("a/b.txt2", "default"), ("a/b.txt", "gone"), ("a/b.txt", "papers"), ("a/b.txt", "default")),
+    ]
     assert [row[1] for row in cells(page(viewer, "?q=a/b.txt&storage=gone"))] == ["gone"]
+    assert len(names(page(viewer, "?q=a//"))) == 5
+    assert len(names(page(viewer, "?q=a"))) == 7
+    assert names(page(viewer, "?q=A")) == ["A/b.txt"]
+    assert names(page(viewer, "?q=a_")) == ["a_b.txt"]
 
 
-@pytest.mark.parametrize("term", ["a/b", "b.txt", "%25", "../a/b.txt", "a%0Ab.txt", "%F0%9F%92%A9", "x" * 2000])
+@pytest.mark.parametrize("term", ["b.txt", "a/b.txt/", "%25", "../a/b.txt", "a%0Ab.txt", "%F0%9F%92%A9", "x" * 2000])
 def test_a_search_finds_nothing_else(viewer: Client, term: str) -> None:
     """Neither a part of a name nor a name that cannot be is an error, or a match."""
     RecordFactory(name="a/b.txt")

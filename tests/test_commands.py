@@ -293,6 +293,7 @@ def test_status_as_json(story: None) -> None:
         "failed": {},
         "down_since": None,
         "paused_since": None,
+        "down_error": "",
     }
     assert ran.json["sweep_age"] is None
     assert ran.json["total"]["owed"] == {"files": 3, "bytes": 1038}

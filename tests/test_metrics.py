@@ -15,7 +15,7 @@ from queued_storage import health, metrics, probes
 from queued_storage.models import Heartbeat
 from queued_storage.probes import Limits
 from tests.factories import AttemptFactory, RecordFactory
-from tests.fixtures import Pair
+from tests.fixtures import MakePair, Pair
 
 pytest_plugins = ["tests.fixtures"]
 pytestmark = pytest.mark.django_db
@@ -123,6 +123,23 @@ def page(**limits: Any) -> tuple[int, Any]:
     """Ask a health page."""
     response = probes.page(Limits(**limits))(RequestFactory().get("/health"))
     return response.status_code, json.loads(response.content)
+
+
+def test_limits(make_pair: MakePair) -> None:
+    """What may be owed is told where there is a limit, and whether it is reached."""
+    make_pair()
+    make_pair("files", max_owed_files=2)
+    make_pair("bytes", max_owed_bytes="1K")
+    for storage in ("files", "bytes"):
+        for _ in range(2):
+            RecordFactory(storage=storage, size=500)
+    found = {name: value for name, value in scrape().items() if re.match("queued_storage_(max_owed|full)", name)}
+    assert found == {
+        'queued_storage_max_owed_files{storage="files"}': "2",
+        'queued_storage_max_owed_bytes{storage="bytes"}': "1024",
+        'queued_storage_full{storage="bytes"}': "0",
+        'queued_storage_full{storage="files"}': "1",
+    }
 
 
 def test_a_health_page(story: None) -> None:

@@ -16,9 +16,8 @@ from django.utils import timezone
 
 from queued_storage import ledger, sweeping, tasks
 from queued_storage.models import State, TransferAttempt, TransferRecord
-from queued_storage.names import record_key
 from tests.conftest import Media
-from tests.factories import AttemptFactory, RecordFactory
+from tests.factories import AttemptFactory, RecordFactory, make_records
 from tests.fixtures import (
     MakePair,
     Outbox,
@@ -41,7 +40,6 @@ from tests.storages import _unreachable
 pytest_plugins = ["tests.fixtures"]
 pytestmark = pytest.mark.django_db
 MINUTE = timedelta(minutes=1)
-GENERATED = {"id", "location"}
 
 
 class Collector:
@@ -296,12 +294,7 @@ def test_the_task_of_celery_beat(pair: Pair, outbox: Outbox) -> None:
 def test_eight_sweeps_at_once(threads: Threads) -> None:
     """Eight sweeps at the same moment send each of 2,000 due rows once."""
     count = 2000 if connection.vendor != "sqlite" else 160
-    model = RecordFactory.build(due=-MINUTE, age=timedelta(days=1))
-    shared = {field.name: getattr(model, field.name) for field in model._meta.fields if field.name not in GENERATED}
-    TransferRecord.objects.bulk_create(
-        TransferRecord(**shared | {"name": f"{number}.txt", "key": record_key("default", f"{number}.txt")})
-        for number in range(count)
-    )
+    make_records(count, due=-MINUTE, age=timedelta(days=1))
     collectors, second = [Collector() for _ in range(8)], threading.Event()
 
     def sweep(number: int) -> int:

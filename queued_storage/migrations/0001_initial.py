@@ -1,5 +1,5 @@
 import django.db.models.deletion
-import queued_storage.models
+import queued_storage.indexes
 from django.db import migrations, models
 
 
@@ -9,6 +9,17 @@ class Migration(migrations.Migration):
     dependencies = []
 
     operations = [
+        migrations.CreateModel(
+            name="DiskSample",
+            fields=[
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("storage", models.CharField(max_length=100, verbose_name="storage")),
+                ("node", models.CharField(blank=True, max_length=255, verbose_name="node")),
+                ("taken_at", models.DateTimeField(verbose_name="taken at")),
+                ("free", models.BigIntegerField(help_text="bytes", verbose_name="free")),
+            ],
+            options={"verbose_name": "disk sample", "verbose_name_plural": "disk samples"},
+        ),
         migrations.CreateModel(
             name="Heartbeat",
             fields=[
@@ -149,14 +160,15 @@ class Migration(migrations.Migration):
                     ("open_transferrecord", "Can open private files"),
                 ],
                 "indexes": [
-                    queued_storage.models.PartialIndex(
+                    queued_storage.indexes.PartialIndex(
                         fields=["due_at", "id"], name="queued_storage_due", where=models.Q(("due_at__isnull", False))
                     ),
-                    queued_storage.models.PartialIndex(
+                    queued_storage.indexes.PartialIndex(
                         fields=["state", "created_at"],
                         name="queued_storage_open",
                         where=models.Q(("state", "transferred"), _negated=True),
                     ),
+                    queued_storage.indexes.PrefixIndex(fields=["name"], name="queued_storage_name"),
                 ],
                 "constraints": [
                     models.CheckConstraint(

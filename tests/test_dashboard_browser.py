@@ -7,6 +7,7 @@ documentation are ``alarm.png`` and ``dark.png`` of ``QUEUED_STORAGE_SCREENSHOTS
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from datetime import timedelta
 from io import BytesIO
@@ -19,7 +20,7 @@ from django.utils import timezone
 from PIL import Image
 
 from queued_storage import heartbeat, ledger, sweeping
-from queued_storage.models import Outcome, StorageHealth, TransferAttempt
+from queued_storage.models import DiskSample, Outcome, StorageHealth, TransferAttempt
 from tests.app.models import Document
 from tests.conftest import serve
 from tests.factories import RecordFactory
@@ -69,6 +70,8 @@ def alarms() -> None:
     StorageHealth.objects.create(
         storage="default", down_since=timezone.now() - timedelta(hours=2), error="ConnectTimeout: no answer", **down
     )
+    free = shutil.disk_usage("/").free
+    DiskSample.objects.create(storage="default", taken_at=timezone.now() - timedelta(hours=20), free=3 * free)
 
 
 def log_in(driver: Any, site: str, path: str) -> None:

@@ -152,3 +152,4 @@ def test_the_dashboard_tells(make_pair: MakePair, log_in: LogIn, free: SetFree) 
     assert "300 bytes of at most 1.0 KB 3 of at most 3 files" in html
     assert "50 % of 100.0 GB full in 10 h 0 min" in html
     assert "Workers in the last hour 2" in html
+    assert "by 2 workers" in html

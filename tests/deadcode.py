@@ -1,4 +1,4 @@
-"""Name what nobody uses in the package, tests and documentation included: ``python -m tests.deadcode``.
+"""Name what nobody uses in the package, tests, templates and documentation included: ``python -m tests.deadcode``.
 
 Vulture finds what is not mentioned; what Django, Celery or a protocol asks for by name is listed here.
 """
@@ -21,7 +21,7 @@ ASKED_FOR = re.compile(
     r"|_connections|_unsigned_connections"  # of django-storages
     r"|_forget|_constructor_args|_queued_storage_client|readable|writable|seekable"  # signals, deconstruction, files
 )
-# What the admin and the templates name in a string.
+# What the admin names in a string.
 IN_STRINGS = ("admin.py", "dashboard.py", "charts.py", "figures.py")
 
 
@@ -29,7 +29,8 @@ def unused() -> list[str]:
     """Return what is not used, one line each."""
     vulture = Vulture()
     vulture.scavenge([str(PROJECT / name) for name in ("queued_storage", "tests", "docs/_ext", "docs/demo")])
-    pages = "".join(path.read_text(encoding="utf-8") for path in (PROJECT / "docs").rglob("*.md"))
+    read = [*(PROJECT / "docs").rglob("*.md"), *(PROJECT / "queued_storage").rglob("*.html")]
+    pages = "".join(path.read_text(encoding="utf-8") for path in read)
     return [
         f"{Path(item.filename).relative_to(PROJECT)}:{item.first_lineno}: unused {item.typ} {item.name}"
         for item in vulture.get_unused_code()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextvars
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -160,7 +159,7 @@ class QueuedStorage(StoragePair):
 
     def _open_either(self, location: Location) -> Any:
         storage, place = self._side(location)
-        other = replace(location, side=Side.LOCAL if location.side == Side.REMOTE else Side.REMOTE)
+        other = location._replace(side=Side.LOCAL if location.side == Side.REMOTE else Side.REMOTE)
         try:
             # On this host another save may have left its bytes under the name.
             if location.is_elsewhere and not self._holds(location):
@@ -211,7 +210,8 @@ class QueuedStorage(StoragePair):
         location = locations.guess(self, name)
         if location.side is None:
             return str(self.remote.url(name, **options))
-        if links.wanted(self) and (location.side == Side.LOCAL or not links.private(self)):
+        # Of a file on the remote there is a link only where somebody asked for it: the remote's own is as private.
+        if links.wanted(self) if location.side == Side.LOCAL else self.links and not links.private(self):
             return links.make(self, name)
         storage, place = self._side(location)
         return str(storage.url(place, **(options if location.side == Side.REMOTE else {})))

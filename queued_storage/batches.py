@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Collection
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.db import transaction
-from django.db.models import F, QuerySet
+from django.db.models import DateTimeField, ExpressionWrapper, F, QuerySet
 
 from queued_storage.conf import settings
 from queued_storage.ledger import DatabaseNow, after, attempts, completion, persist, records, using
@@ -57,11 +57,14 @@ def complete(sizes: dict[TransferRecord, int], lease: uuid.UUID, evict_after: ti
         nonlocal asked
         asked += 1
         with transaction.atomic(using=using()):
-            held = _held(by_pk, lease).order_by("pk")
-            ours = set(held.select_for_update().values_list("pk", flat=True))
+            clock = ExpressionWrapper(DatabaseNow(), output_field=DateTimeField())
+            held = _held(by_pk, lease).order_by("pk").select_for_update()
+            ours: dict[int, datetime] = dict(held.values_list("pk", clock))
             _held(ours, lease).update(**completion(evict_after))
-            attempts().bulk_create([_attempt(record, size) for record, size in sizes.items() if record.pk in ours])
-        return ours
+            attempts().bulk_create(
+                _attempt(record, size, ours[record.pk]) for record, size in sizes.items() if record.pk in ours
+            )
+        return set(ours)
 
     done = persist(statement)
     if asked > 1 and len(done) < len(by_pk):
@@ -71,6 +74,6 @@ def complete(sizes: dict[TransferRecord, int], lease: uuid.UUID, evict_after: ti
     return done
 
 
-def _attempt(record: TransferRecord, size: int) -> TransferAttempt:
-    times = {"started_at": record.updated_at, "finished_at": DatabaseNow()}
+def _attempt(record: TransferRecord, size: int, now: datetime) -> TransferAttempt:
+    times = {"started_at": record.updated_at, "finished_at": now}
     return TransferAttempt(record_id=record.pk, worker=record.worker, outcome=Outcome.TRANSFERRED, bytes=size, **times)

@@ -145,6 +145,9 @@ class Settings:
     QUEUED_STORAGE_LATE_AFTER = Setting(
         timedelta(hours=1), optional(duration), "Age at which the sweep tells of an owed file as late; None: never."
     )
+    QUEUED_STORAGE_THREADS = Setting(
+        8, positive, "Most small files that one process moves to a remote at once, where waiting for it takes the time."
+    )
     QUEUED_STORAGE_SWEEP_BATCH = Setting(1000, positive, "Rows that the sweep takes at a time.")
     QUEUED_STORAGE_PRUNE_AFTER = Setting(
         timedelta(days=7), duration, "How long a deleted record is kept; its name is not handed out before."

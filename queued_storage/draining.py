@@ -66,7 +66,7 @@ def drain(
     storage: str | None = None,
     limit: int | None = None,
     prefix: str | None = None,
-    threads: int = 1,
+    threads: int | None = None,
     older_than: timedelta | None = None,
 ) -> Generator[Attempted]:
     """Make one attempt at every record that is owed now, in this process, and yield each with its outcome.
@@ -74,7 +74,7 @@ def drain(
     The outcome is ``None`` where somebody else took the record. Files saved meanwhile are left to the next run, so that
     this one ends, and so are those of a remote that is down, but for one that probes it, of a paused storage, and those
     that lie on the disk of another host.
-    Closed early, it finishes the files that its threads have in hand.
+    Closed early, it finishes the files that its threads have in hand; without ``threads`` there are as many as pay.
     """
     reclaim()
     rows = owed(storage, prefix, older_than)
@@ -97,7 +97,7 @@ def _oldest_first(rows: QuerySet[TransferRecord]) -> Iterator[TransferRecord]:
         after = later & ~Q(pk__in=[record.pk for record in page])
 
 
-def _work(records: Iterable[TransferRecord], threads: int) -> Generator[Attempted]:
+def _work(records: Iterable[TransferRecord], threads: int | None) -> Generator[Attempted]:
     under_way: dict[int, TransferRecord] = {}
 
     def jobs() -> Iterator[lanes.Job]:

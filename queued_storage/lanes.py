@@ -18,10 +18,11 @@ from typing import Any
 
 from django.db import connections
 
-from queued_storage import batches, health, ledger, sweeping, transfers
+from queued_storage import batches, health, ledger, pace, sweeping, transfers
 from queued_storage.conf import settings
 from queued_storage.exceptions import TransferResultError
 from queued_storage.models import Outcome, TransferRecord
+from queued_storage.pairs import pair_for
 from queued_storage.transfers import Attempt
 
 #: A record's id and the count of retries that its message was sent with, if there was one.
@@ -36,27 +37,32 @@ LONGEST_WAIT = 1.0
 
 
 class Lanes:
-    """Threads that work; with one lane there is none, and the work is done at once."""
+    """Threads that work; none as long as one lane is enough, and the work is done at once."""
 
-    def __init__(self, count: int, work: Callable[[Any], Outcome | None]) -> None:
+    def __init__(self, work: Callable[[Any], Outcome | None]) -> None:
         self.work = work
         self.waiting = 0
-        self.count = count
         self._todo: queue.Queue[Any] = queue.Queue()
         self._done: queue.Queue[Result] = queue.Queue()
-        self._threads = [threading.Thread(target=self._run) for _ in range(count)] if count > 1 else []
-        for thread in self._threads:
-            thread.start()
+        self._threads: list[threading.Thread] = []
 
     @property
     def has_room(self) -> bool:
         """Whether a lane would run out of work: two for each, one in hand and one to go on with."""
-        return self.waiting < (2 * self.count if self._threads else 1)
+        return self.waiting < max(2 * len(self._threads), 1)
 
-    def put(self, item: Any) -> None:
-        """Have an item worked on."""
+    def put(self, item: Any, count: int = 1) -> None:
+        """Have an item worked on: by one of ``count`` threads, which are started if need be, or with one here and now.
+
+        Where the system has no thread to give, those that are there do it, or this one.
+        """
         self.waiting += 1
-        if self._threads:
+        with suppress(RuntimeError):
+            while 1 < count > len(self._threads):
+                thread = threading.Thread(target=self._run)
+                thread.start()
+                self._threads.append(thread)
+        if count > 1 and self._threads:
             self._todo.put(item)
         else:
             self._do(item)
@@ -98,9 +104,13 @@ class Lanes:
 
 
 class Worker:
-    """Works off ``jobs``, each once; errors of a task's own are in ``errors``, what they are about is retried."""
+    """Works off ``jobs``, each once; errors of a task's own are in ``errors``, what they are about is retried.
 
-    def __init__(self, jobs: Iterable[Job], threads: int = 1, task: Any = None) -> None:
+    Without ``threads`` there are as many as ``queued_storage.pace`` says, for files that were claimed together; the
+    others go one by one, in the thread of the caller, when nothing else is under way.
+    """
+
+    def __init__(self, jobs: Iterable[Job], threads: int | None = 1, task: Any = None) -> None:
         self.task = task
         self.errors: list[ValueError] = []
         self._jobs = iter(jobs)
@@ -108,20 +118,28 @@ class Worker:
         self._verified: list[Attempt] = []
         self._since = 0.0
         self._threads = threads
+        self._paces: dict[str, int] = {}
 
     def run(self) -> Generator[Ended]:
         """Yield each record's id and how its attempt ended; ``None`` if there was none to make.
 
         Closed early, it finishes and records what its lanes have in hand, and gives back what else it has claimed.
         """
-        lanes = Lanes(self._threads, self._work)
+        lanes = Lanes(self._work)
         try:
             while True:
                 while lanes.has_room and (item := self._next()) is not None:
-                    if self._threads == 1 and not isinstance(item, Attempt):
-                        # It may take longer than the lease of those that have arrived.
+                    count = self._threads or self._pace(item)
+                    if count == 1 and not isinstance(item, Attempt):
+                        # It may take longer than the lease of those that have arrived, or are under way.
+                        while lanes.waiting:
+                            yield from self._took(lanes.get(None))
                         yield from self._complete()
-                    lanes.put(item)
+                    if count is None and isinstance(item, Attempt):
+                        with pace.measured(pair_for(item.record.storage)):
+                            lanes.put(item)
+                    else:
+                        lanes.put(item, count or 1)
                 if not lanes.waiting:
                     break
                 yield from self._took(lanes.get(LONGEST_WAIT if self._verified or self._todo else None))
@@ -138,6 +156,22 @@ class Worker:
                 self._complete()
             finally:
                 self._give_back()
+
+    def _pace(self, item: Attempt | Job) -> int | None:
+        # What a transaction has not committed other threads would not see.
+        if not isinstance(item, Attempt) or connections[ledger.using()].in_atomic_block:
+            return 1
+        alias = item.record.storage
+        if alias not in self._paces:
+            try:
+                count = pace.lanes_for(pair_for(alias), self.task)
+            except Exception:
+                # A storage that cannot be built: the attempt at the record says why.
+                count = 1
+            if count is None:
+                return None
+            self._paces[alias] = count
+        return self._paces[alias]
 
     def _next(self) -> Attempt | Job | None:
         if not self._todo:

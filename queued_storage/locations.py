@@ -12,9 +12,8 @@ import json
 import logging
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from django.core.cache import BaseCache, caches
 from django.db import connections, transaction
@@ -37,8 +36,7 @@ GONE = "gone"
 ASK = "ask"
 
 
-@dataclass(frozen=True)
-class Location:
+class Location(NamedTuple):
     """Where the bytes of a recorded file are; ``side`` is ``None`` for a deleted one."""
 
     side: Side | None

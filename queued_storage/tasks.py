@@ -101,6 +101,9 @@ class Transfer(publishing.AnyTask):
             return False
         return True
 
+    # Of this method alone, not of one that overrides it: that is anybody's code, made for one thread.
+    transfer.many_at_once = True  # type: ignore[attr-defined]
+
 
 def process_each(records: Any, task: Any = None, hops: int = 0) -> dict[str, str]:
     """Do what is owed on each of the records of a message, or send on those whose local copy lies on another host.
@@ -109,7 +112,7 @@ def process_each(records: Any, task: Any = None, hops: int = 0) -> dict[str, str
     """
     pairs = valid_pairs(records)
     outcomes = send_home(pairs, hops)
-    worker = lanes.Worker((pair for pair in pairs if str(pair[0]) not in outcomes), task=task)
+    worker = lanes.Worker((pair for pair in pairs if str(pair[0]) not in outcomes), None, task)
     outcomes |= {str(pk): str(outcome) for pk, outcome in worker.run()}
     if worker.errors:
         raise worker.errors[0]
@@ -152,6 +155,19 @@ def resolve(path: Any) -> Any:
 
     Raises ``StorageConfigurationError`` if there is none, or it has neither ``transfer`` nor ``delay``.
     """
+    if not isinstance(path, str):
+        return _resolve(path)
+    # It is asked for several times with each file.
+    app, known = _state.get_current_app(), _resolved.get(path)
+    if known is None or known[0] is not app:
+        known = _resolved[path] = app, _resolve(path)
+    return known[1]
+
+
+_resolved: dict[str, tuple[Any, Any]] = {}
+
+
+def _resolve(path: Any) -> Any:
     try:
         found = import_string(path) if isinstance(path, str) else path
     except Exception as error:

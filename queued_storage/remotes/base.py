@@ -57,6 +57,9 @@ class RemoteStorage(Storage):
         """
         raise NotImplementedError("subclasses of RemoteStorage must provide a stat() method")
 
+    #: Whether several threads may use one storage at once, sharing its connections.
+    many_at_once = False
+
     @property
     def refuses_taken(self) -> bool:
         """Whether the remote was seen to refuse a taken name in the request that writes; if so, nobody looks before."""

@@ -169,6 +169,8 @@ class ObjectStorage(RemoteStorage):
         file: File[Any] = remote_file(name, size, lambda offset: Windows(fetch, size, offset, READ_AHEAD))
         return file
 
+    many_at_once = True
+
     @property
     def refuses_taken(self) -> bool:
         """Whether the server was seen to refuse a taken name, and nobody has another way to save."""

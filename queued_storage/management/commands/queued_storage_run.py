@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from typing import Any
 
+from django.core.management.base import CommandParser
 from django.utils.translation import gettext as _
 
 from queued_storage import draining, health, ledger
@@ -31,6 +32,11 @@ class Command(_base.Command):
         _base.DONE: "everything was transferred",
         _base.NOT_ALL: "something was not, stderr says what and why",
     }
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Leave the number of threads open: as many as pay."""
+        super().add_arguments(parser)
+        parser.set_defaults(threads=None)
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Transfer, or list what would be."""

@@ -1,0 +1,236 @@
+"""A worker has as many files under way as its remote is far away, where that is safe."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from django.core.files.storage import Storage, storages
+from django.db import transaction
+
+from queued_storage import draining, lanes, ledger, pace, sweeping, tasks
+from queued_storage.models import TransferAttempt
+from queued_storage.remotes import ftp, objectstore, s3, sftp
+from queued_storage.remotes.registry import many_at_once
+from tests.fixtures import MakePair, Pair, committing, put
+from tests.usertasks import TransferAndNotify
+
+pytest_plugins = ["tests.fixtures"]
+pytestmark = committing
+
+FAR, NEAR = 10.0, 1.2
+
+
+class Gauge:
+    """Counts how many files are being saved at the same moment, and by how many threads."""
+
+    def __init__(self) -> None:
+        self.most = self.now = 0
+        self.threads: set[int] = set()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def _inside(self) -> Iterator[None]:
+        with self._lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+            self.threads.add(threading.get_ident())
+        yield
+        with self._lock:
+            self.now -= 1
+
+    def __call__(self, name: str) -> None:
+        """Wait as one does for a server far away."""
+        with self._inside():
+            time.sleep(0.02)
+
+
+@pytest.fixture
+def gauge(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> Gauge:
+    """A remote that may be used by several threads, and waits."""
+    monkeypatch.setattr(pace, "many_at_once", lambda storage: True)
+    made = Gauge()
+    pair.remote.faults["save"] = made
+    return made
+
+
+def seen(pair: Any, waits: float, ago: float = 0.0) -> None:
+    """Have a measurement have been made."""
+    pair.__dict__["_pace"] = pace.Pace(waits, time.monotonic() - ago)
+
+
+def work(pair: Pair, count: int = 16) -> None:
+    """Save files and have one message do all of them."""
+    records = [put(pair, f"{number:02}.txt", b"content") for number in range(count)]
+    outcomes = tasks.process_each([[record.pk, 0] for record in records], pair.task)
+    assert Counter(outcomes.values()) == {"transferred": count}
+    assert set(ledger.records().values_list("state", "retries")) == {("transferred", 1)}
+    assert TransferAttempt.objects.count() == count
+    assert Counter(pair.remote.calls) >= Counter({"save": count})
+
+
+def test_a_remote_far_away_is_measured_and_used_at_once(pair: Pair, gauge: Gauge) -> None:
+    """The first file shows that the remote is far away; of the others several are under way, each once."""
+    work(pair)
+    assert 1 < gauge.most <= 8
+    assert len(gauge.threads) == gauge.most + 1
+    assert pair.__dict__["_pace"].waits > 2
+
+
+def test_no_more_than_the_setting(pair: Pair, gauge: Gauge, settings: Any) -> None:
+    """QUEUED_STORAGE_THREADS bounds it; with 1 there are no threads."""
+    seen(pair, FAR)
+    settings.QUEUED_STORAGE_THREADS = 3
+    work(pair)
+    assert gauge.most == 3
+    settings.QUEUED_STORAGE_THREADS = 1
+    gauge.most, gauge.threads = 0, set()
+    for number in range(4):
+        put(pair, f"more/{number}")
+    list(draining.drain())
+    assert (gauge.most, gauge.threads) == (1, {threading.get_ident()})
+
+
+def test_a_remote_near_by_gets_one_after_the_other(pair: Pair, gauge: Gauge) -> None:
+    """Where waiting is no more than the work there are no threads, until it is measured again."""
+    seen(pair, NEAR)
+    work(pair)
+    assert (gauge.most, gauge.threads) == (1, {threading.get_ident()})
+    assert pace.lanes_for(pair) == 1
+    seen(pair, NEAR, ago=2 * pace.GOOD_FOR)
+    assert pace.lanes_for(pair) is None
+
+
+def test_code_of_users_is_called_by_one_thread(pair: Pair, gauge: Gauge, make_pair: MakePair) -> None:
+    """A task with a ``transfer`` of its own is not asked to work in threads; one that says it can is."""
+    seen(pair, FAR)
+    task = TransferAndNotify()
+    assert pace.lanes_for(pair, task) == 1
+    assert pace.lanes_for(pair) == 8
+
+    class Ready(tasks.Transfer):
+        name = "tests.test_pace.Ready"
+
+        def transfer(self, name: str, local: Storage, remote: Storage, **kwargs: Any) -> bool:
+            return super().transfer(name, local, remote, **kwargs)
+
+        transfer.many_at_once = True  # type: ignore[attr-defined]
+
+    assert pace.lanes_for(pair, Ready()) == 8
+
+
+@pytest.mark.parametrize(
+    ("remote", "many"),
+    [(s3.S3Storage, True), (objectstore.ObjectStorage, True), (sftp.SFTPStorage, False), (ftp.FTPStorage, False)],
+)
+def test_which_remotes_are_used_at_once(remote: type[Storage], many: bool) -> None:
+    """Those whose threads share connections; a login for each thread would cost more than it brings."""
+    assert many_at_once(remote.__new__(remote)) is many
+
+
+def test_in_a_transaction(pair: Pair, gauge: Gauge) -> None:
+    """Inside of a transaction, as in somebody's tests, nothing is left to other threads."""
+    seen(pair, FAR)
+    with transaction.atomic():
+        worker = lanes.Worker([(put(pair, f"{number}.txt").pk, 0) for number in range(4)], None)
+        assert [str(outcome) for _, outcome in worker.run()] == ["transferred"] * 4
+    assert gauge.threads == {threading.get_ident()}
+
+
+def test_large_files_wait_for_the_small_ones(pair: Pair, gauge: Gauge) -> None:
+    """What may take long goes alone, in the thread of the worker, when all others are recorded."""
+    seen(pair, FAR)
+    records = [put(pair, f"{number:02}.txt") for number in range(10)]
+    ledger.records().filter(pk=records[0].pk).update(retries=1)
+    states: list[tuple[int, int]] = []
+
+    def look(name: str) -> None:
+        if name == "00.txt":
+            left = ledger.records().exclude(state="transferred").count()
+            states.append((left, threading.get_ident()))
+        gauge(name)
+
+    pair.remote.faults["save"] = look
+    tasks.process_each([[record.pk, 1 if record is records[0] else 0] for record in records])
+    assert states == [(1, threading.get_ident())]
+    assert gauge.most > 1
+    assert set(ledger.records().values_list("state", flat=True)) == {"transferred"}
+
+
+def test_one_that_fails(pair: Pair, gauge: Gauge) -> None:
+    """A file that fails in its thread is retried later; the others arrive."""
+    seen(pair, FAR)
+
+    def fail(name: str) -> None:
+        gauge(name)
+        if name == "03.txt":
+            raise ConnectionError("no route")
+
+    pair.remote.faults["save"] = fail
+    records = [put(pair, f"{number:02}.txt") for number in range(12)]
+    outcomes = tasks.process_each([[record.pk, 0] for record in records])
+    assert Counter(outcomes.values()) == {"transferred": 11, "retry": 1}
+    assert outcomes[str(records[3].pk)] == "retry"
+
+
+def test_no_thread_to_be_had(pair: Pair, gauge: Gauge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system gives no more threads the work is done all the same: by those that are there, or by none."""
+    seen(pair, FAR)
+    starts: list[int] = []
+    start: Callable[[threading.Thread], None] = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        starts.append(1)
+        if len(starts) > allowed:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    for allowed in (0, 2):
+        starts.clear()
+        gauge.most = 0
+        for number in range(8):
+            put(pair, f"{allowed}/{number}.txt")
+        ended = Counter(str(outcome) for _, outcome in draining.drain())
+        assert ended == {"transferred": 8}
+        assert gauge.most == max(allowed, 1)
+
+
+def test_a_worker_that_is_told_to_stop(pair: Pair, gauge: Gauge) -> None:
+    """An interruption finishes what is in hand, records it, and gives the rest back as it was."""
+    seen(pair, FAR)
+    records = [put(pair, f"{number:02}.txt") for number in range(40)]
+    stopped = threading.Event()
+
+    class Told(Exception):
+        """What Celery raises in the thread of the task."""
+
+    def jobs() -> Iterator[lanes.Job]:
+        yield from ((record.pk, 0) for record in records)
+
+    worker = lanes.Worker(jobs(), None)
+    took = worker._took
+
+    def raising(*args: Any, **kwargs: Any) -> Any:
+        if not stopped.is_set() and gauge.most > 1:
+            stopped.set()
+            raise Told
+        return took(*args, **kwargs)
+
+    worker._took = raising  # type: ignore[method-assign]
+    with pytest.raises(Told):
+        list(worker.run())
+    found = Counter(ledger.records().values_list("state", "retries"))
+    assert set(found) <= {("transferred", 1), ("queued", 0), ("transferring", 1)}
+    assert found["transferring", 1] <= 1
+    assert sum(found.values()) == 40
+    assert storages["default"].remote.calls.count("save") == found["transferred", 1] + found["transferring", 1]
+    ledger.records().filter(state="transferring").update(due_at=ledger.DatabaseNow())
+    sweeping.rescue(10)
+    list(draining.drain())
+    assert set(ledger.records().values_list("state", flat=True)) == {"transferred"}

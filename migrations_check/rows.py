@@ -76,6 +76,11 @@ def _heartbeats(prefix: str) -> Iterator[dict[str, Any]]:
     yield {"duty": f"{prefix} sweep", "seen_at": NOON}
 
 
+def _samples(prefix: str) -> Iterator[dict[str, Any]]:
+    for node in ("", "host"):
+        yield {"storage": f"{prefix} media", "node": node, "taken_at": NOON, "free": 2**40}
+
+
 def _files(prefix: str) -> Iterator[dict[str, Any]]:
     sizes = {"size": 3, "chunk_size": 262144, "sha256": "0f" * 32, "content_type": "text/plain", "created_at": NOON}
     yield {"key": f"{prefix:f>32}", "name": ODD, "upload": f"{prefix:u>32}", **sizes}
@@ -92,6 +97,7 @@ ROWS = {
     "queued_storage.storagehealth": _health,
     "queued_storage.transferattempt": _attempts,
     "queued_storage.heartbeat": _heartbeats,
+    "queued_storage.disksample": _samples,
     "queued_storage_database.storedfile": _files,
     "queued_storage_database.storedchunk": _chunks,
 }

@@ -146,7 +146,9 @@ class Settings:
         timedelta(hours=1), optional(duration), "Age at which the sweep tells of an owed file as late; None: never."
     )
     QUEUED_STORAGE_THREADS = Setting(
-        8, positive, "Most small files that one process moves to a remote at once, where waiting for it takes the time."
+        16,
+        positive,
+        "Most small files that one process moves at once, to a remote for which it would wait most of the time.",
     )
     QUEUED_STORAGE_SWEEP_BATCH = Setting(1000, positive, "Rows that the sweep takes at a time.")
     QUEUED_STORAGE_PRUNE_AFTER = Setting(

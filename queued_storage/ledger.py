@@ -371,26 +371,21 @@ def take_due(limit: int, waiting: Iterable[str] = (), only: Iterable[int] | None
     if only is not None:
         owed = Q(pk__in=list(only), state=State.QUEUED)
     rows = due().filter(owed).annotate(age=ExpressionWrapper(DatabaseNow(), output_field=DateTimeField()))
-    if not connections[using()].features.has_select_for_update_skip_locked:
-        candidates = persist(lambda: list(rows[:limit]))
-        with transaction.atomic(using=using()):
-            return [record for record in candidates if _push(due().filter(owed), [record])]
+    features = connections[using()].features
     with transaction.atomic(using=using()):
-        taken: list[TransferRecord] = list(rows.select_for_update(skip_locked=True)[:limit])
-        buckets: dict[timedelta, list[TransferRecord]] = {}
+        if features.has_select_for_update:
+            # Others leave the rows out, and with InnoDB perhaps more of them, which it reads to find the first ones; or
+            # they wait, and find that these are due no longer.
+            rows = rows.select_for_update(skip_locked=features.has_select_for_update_skip_locked)
+        else:
+            # Whoever writes, and be it to no row, is SQLite's only writer from here on, and reads what holds now.
+            records().filter(pk=0).update(worker="")
+        taken: list[Any] = list(rows[:limit])
+        buckets: dict[timedelta, list[int]] = {}
         for record in taken:
-            buckets.setdefault(_resend_delay(record), []).append(record)
-        for bucket in buckets.values():
-            _push(records(), bucket)
+            buckets.setdefault(backoff.resend_delay(record.age - record.created_at), []).append(record.pk)
+        # A deleted record forgets its worker here: the lease has ended, removal may begin.
+        worker = Case(When(state=State.DELETED, then=Value("")), default=F("worker"))
+        for delay, pks in buckets.items():
+            records().filter(pk__in=pks).update(due_at=after(delay), worker=worker)
         return taken
-
-
-def _resend_delay(record: Any) -> timedelta:
-    return backoff.resend_delay(record.age - record.created_at)
-
-
-def _push(rows: QuerySet[TransferRecord], bucket: list[TransferRecord]) -> bool:
-    # A deleted record forgets its worker here: the lease has ended, removal may begin.
-    worker = Case(When(state=State.DELETED, then=Value("")), default=F("worker"))
-    delay = after(_resend_delay(bucket[0]))
-    return rows.filter(pk__in=[record.pk for record in bucket]).update(due_at=delay, worker=worker) > 0

@@ -293,7 +293,7 @@ def test_the_task_of_celery_beat(pair: Pair, outbox: Outbox) -> None:
 @committing
 def test_eight_sweeps_at_once(threads: Threads) -> None:
     """Eight sweeps at the same moment send each of 2,000 due rows once."""
-    count = 2000 if connection.vendor != "sqlite" else 160
+    count = 2000
     make_records(count, due=-MINUTE, age=timedelta(days=1))
     collectors, second = [Collector() for _ in range(8)], threading.Event()
 
@@ -301,9 +301,10 @@ def test_eight_sweeps_at_once(threads: Threads) -> None:
         def send(records: list[TransferRecord]) -> None:
             collectors[number](records)
             # The first one waits until a second one has rows as well: they do it side by side, not one after another.
+            # InnoDB may lock rows that it reads and does not return; those are left to the first one.
             if sum(bool(collector.taken) for collector in collectors) > 1:
                 second.set()
-            if connection.features.has_select_for_update_skip_locked:
+            if connection.vendor == "postgresql":
                 assert second.wait(60), "one sweep had all the rows"
 
         return sweeping.sweep(send, limit=100).get("sent", 0)

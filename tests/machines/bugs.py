@@ -250,8 +250,10 @@ BUGS = [
         (
             (
                 "ledger.py",
-                "            return [record for record in candidates if _push(due().filter(owed), [record])]",
-                "            return [record for record in candidates if _push(records(), [record])]",
+                "    with transaction.atomic(using=using()):\n        if features.has_select_for_update:",
+                "    rows = list(rows[:limit])\n"
+                "    with transaction.atomic(using=using()):\n"
+                "        if features.has_select_for_update:",
             ),
         ),
         ("test_sweeping.py::test_eight_sweeps_at_once",),

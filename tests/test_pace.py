@@ -23,7 +23,7 @@ from tests.usertasks import TransferAndNotify
 pytest_plugins = ["tests.fixtures"]
 pytestmark = committing
 
-FAR, NEAR = 10.0, 1.2
+FAR, NEAR = 100.0, 1.2
 
 
 class Gauge:

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from django.db import DatabaseError, transaction
-from django.db.models import Count, Q, Sum
+from django.db.models import Count, Sum
 
-from queued_storage import health, heartbeat, ledger, locations, signals, transfers
+from queued_storage import access, health, heartbeat, ledger, locations, signals, transfers
 from queued_storage.conf import settings
 from queued_storage.exceptions import BacklogFullError
 from queued_storage.models import State, TransferRecord
@@ -119,8 +119,7 @@ def _shared(storage: StoragePair, age: float) -> Figure | None:
 def look(storage: StoragePair) -> Figure:
     """Count what is owed, no further than to the limit of files, and share the answer."""
     started = time.monotonic()
-    # The first condition is that of the partial index.
-    rows = ledger.records().filter(~Q(state=State.TRANSFERRED), state__in=OWED, storage=storage.alias).order_by()
+    rows = access.unfinished().filter(state__in=OWED, storage=storage.alias).order_by()
     bounded = rows.values("pk", "size")[: storage.max_owed_files]
     found = ledger.persist(lambda: bounded.aggregate(files=Count("pk"), bytes=Sum("size")))
     figure = Figure(found["files"], int(found["bytes"] or 0), time.time(), time.monotonic() - started)

@@ -9,7 +9,7 @@ from typing import Any
 from django.db.models import Count, Max, Min
 from django.utils import timezone
 
-from queued_storage import access, backlog, disks, figures, heartbeat, ledger
+from queued_storage import access, backlog, disks, figures, heartbeat
 from queued_storage.disks import Disk
 from queued_storage.exceptions import ErrorKind
 from queued_storage.figures import Figures
@@ -177,7 +177,7 @@ def _latest(now: datetime) -> tuple[dict[str, datetime], dict[str, set[str]]]:
             successes.setdefault(alias, moment)
         if now - moment < WORKERS_SEEN:
             workers.setdefault(alias, set()).add(worker)
-    running = ledger.records().filter(state=State.TRANSFERRING).order_by()
+    running = access.unfinished().filter(state=State.TRANSFERRING).order_by()
     for alias, worker in running.values_list("storage", "worker").distinct()[:LATEST]:
         workers.setdefault(alias, set()).add(worker)
     return successes, workers
@@ -212,7 +212,7 @@ def _local(moment: datetime) -> datetime:
 
 
 def _failures() -> list[Failures]:
-    rows = ledger.records().filter(state=State.FAILED).order_by().values("error_kind")
+    rows = access.unfinished().filter(state=State.FAILED).order_by().values("error_kind")
     groups = rows.annotate(files=Count("pk"), first=Min("updated_at"), last=Max("updated_at"))
     found = [Failures(group["error_kind"], group["files"], group["first"], group["last"]) for group in groups]
     return sorted(found, key=lambda each: -each.files)

@@ -10,7 +10,7 @@ from itertools import islice
 
 from django.db.models import Count, Max, Q, QuerySet, Sum
 
-from queued_storage import health, lanes, ledger, selecting, sweeping
+from queued_storage import access, health, lanes, ledger, selecting, sweeping
 from queued_storage.conf import settings
 from queued_storage.models import Outcome, State, TransferRecord
 from queued_storage.summary import Amount
@@ -45,7 +45,7 @@ def _owed_anywhere(storage: str | None, prefix: str | None, older_than: timedelt
     wanted = Q(state=State.QUEUED) | due
     if (age := settings.QUEUED_STORAGE_RELEASE_AFTER) is not None:
         wanted |= Q(pk__in=ledger.held(age).values("pk"))
-    return selecting.select(ledger.records().filter(wanted), storage, prefix=prefix, older_than=older_than)
+    return selecting.select(access.unfinished().filter(wanted), storage, prefix=prefix, older_than=older_than)
 
 
 def amount(rows: QuerySet[TransferRecord], limit: int | None = None) -> Amount:

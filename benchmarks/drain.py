@@ -65,15 +65,15 @@ class Stage:
 Way = Callable[[Stage, int], dict[str, float]]
 
 
-def by_command(threads: int, remote: str = ours.S3) -> Way:
-    """Return our command without a broker, in so many threads."""
+def by_command(threads: int | None, remote: str = ours.S3) -> Way:
+    """Return our command without a broker, in so many threads, or in as many as it finds to pay."""
 
     def way(stage: Stage, count: int) -> dict[str, float]:
         folder, bodies = stage.files(count)
         found = _settings(stage, folder, remote)
         with override_settings(STORAGES=found):
             ours.queue(storages["default"], bodies)
-        return ours.run("drain", found, threads)
+        return ours.run("drain", found, threads or 0)
 
     return way
 
@@ -170,12 +170,12 @@ def ways(latency: float, quick: bool) -> dict[str, tuple[Way, int]]:
     """Return every way with the number of files that it gets."""
     many, some, few = (100, 50, 10) if latency else (400, 300, 20)
     scale = 1 if quick else 2
-    lanes = LANES if latency else 1
+    lanes = LANES if latency else None
     many *= scale * (4 if latency else 1)
     return {
         THREADS if latency else OURS: (by_command(lanes), many),
         OBSTORE: (by_command(lanes, ours.OBSTORE), many),
-        WORKER: (by_worker, some * scale),
+        WORKER: (by_worker, many),
         NAIVE: (by_naive_worker, some),
         FORMER: (by_former_worker, few),
         LOOP: (loop, some),

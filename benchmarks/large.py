@@ -38,13 +38,16 @@ def compare(megabytes: int, rounds: int) -> dict[str, list[dict[str, float]]]:
     found: dict[str, list[dict[str, float]]] = {}
     with database(), null_s3.running() as endpoint:
         settings = ours.settings_for(endpoint, folder)
+        object_store = ours.settings_for(endpoint, folder, ours.OBSTORE, ours.object_options(endpoint))
         with override_settings(STORAGES=settings):
             pair = storages["default"]
             bodies = {"large.bin": measure(pair.local, "large.bin")}  # type: ignore[attr-defined]
             for _ in range(rounds):
+                for name, chosen in (("through django-storages' client", settings), ("through obstore", object_store)):
+                    null_s3.forget(endpoint)
+                    ours.queue(pair, bodies)
+                    found.setdefault(f"ours, {name}", []).append(ours.run("drain", chosen))
                 null_s3.forget(endpoint)
-                ours.queue(pair, bodies)
-                found.setdefault("ours, through django-storages' client", []).append(ours.run("drain", settings))
                 found.setdefault("django-storages, save", []).append(ours.run("loop", settings))
                 for name in PEERS:
                     found.setdefault(name, []).append(peers.run(name, endpoint, folder))

@@ -107,7 +107,8 @@ def drain(threads: int) -> Callable[[], None]:
     def work() -> None:
         told, errors = StringIO(), StringIO()
         with suppress(SystemExit):
-            call_command("queued_storage_run", "--no-progress", f"--threads={threads}", stdout=told, stderr=errors)
+            wanted = [f"--threads={threads}"] if threads else []
+            call_command("queued_storage_run", "--no-progress", *wanted, stdout=told, stderr=errors)
         assert not ledger.records().exclude(state="transferred").exists(), told.getvalue() + errors.getvalue()
 
     assert connection.cursor()

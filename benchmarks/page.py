@@ -16,13 +16,14 @@ ROW, LEFT, WIDTH = 26, 330, 420
 Medians = Mapping[str, Mapping[str, float]]
 
 
-def write(found: Mapping[str, Medians]) -> None:
-    """Write the tables into the page, and one plot for each comparison."""
+def write(found: Mapping[str, Medians], printed: Mapping[str, str]) -> None:
+    """Write the tables into the page, one plot for each comparison, and what other programs have printed."""
     parts = []
     for number, (heading, medians) in enumerate(found.items(), start=1):
         name = f"benchmarks-{number}.svg"
         (DOCS / "images" / name).write_text(plot(heading, medians))
         parts.append(f"### {heading}\n\n![{heading}](images/{name})\n\n{table(medians, '50 ms' in heading)}")
+    parts += [f"### {heading}\n\n```text\n{text.strip()}\n```\n" for heading, text in printed.items()]
     before, _, rest = PAGE.read_text().partition(BEGIN)
     after = rest.partition(END)[2]
     PAGE.write_text(f"{before}{BEGIN}\n\n{chr(10).join(parts)}\n{END}{after}")

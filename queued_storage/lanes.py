@@ -18,7 +18,7 @@ from typing import Any
 
 from django.db import connections
 
-from queued_storage import batches, health, ledger, pace, sweeping, transfers
+from queued_storage import batches, health, ledger, pace, sweeping, tracing, transfers
 from queued_storage.conf import settings
 from queued_storage.exceptions import TransferResultError
 from queued_storage.models import Outcome, TransferRecord
@@ -63,7 +63,7 @@ class Lanes:
                 thread.start()
                 self._threads.append(thread)
         if count > 1 and self._threads:
-            self._todo.put(item)
+            self._todo.put((item, tracing.context()))
         else:
             self._do(item)
 
@@ -81,7 +81,7 @@ class Lanes:
         left = []
         with suppress(queue.Empty):
             while True:
-                left.append(self._todo.get_nowait())
+                left.append(self._todo.get_nowait()[0])
         self.waiting -= len(left)
         for _ in self._threads:
             self._todo.put(None)
@@ -91,8 +91,10 @@ class Lanes:
 
     def _run(self) -> None:
         try:
-            while (item := self._todo.get()) is not None:
-                self._do(item)
+            while (given := self._todo.get()) is not None:
+                item, parent = given
+                with tracing.within(parent):
+                    self._do(item)
         finally:
             connections.close_all()
 

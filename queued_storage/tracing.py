@@ -41,5 +41,24 @@ def span(name: str, **facts: Any) -> Iterator[Note]:
         yield note
 
 
+def context() -> Any:
+    """Return what another thread must be given for its spans to belong where those of this one do."""
+    return None if _api() is None else importlib.import_module("opentelemetry.context").get_current()
+
+
+@contextlib.contextmanager
+def within(parent: Any) -> Iterator[None]:
+    """Have spans begin in ``parent``, a ``context()``."""
+    if parent is None:
+        yield
+        return
+    contexts = importlib.import_module("opentelemetry.context")
+    token = contexts.attach(parent)
+    try:
+        yield
+    finally:
+        contexts.detach(token)
+
+
 def _attributes(facts: dict[str, Any]) -> dict[str, Any]:
     return {f"queued_storage.{name}": value for name, value in facts.items() if isinstance(value, (str, int, float))}

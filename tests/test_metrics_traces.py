@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from queued_storage import sweeping, tracing
+from queued_storage import lanes, sweeping, tracing
 from queued_storage.exceptions import ErrorKind, TransferError
 from tests.fixtures import Pair, put
 
@@ -68,6 +68,24 @@ def test_an_error_is_its_status(pair: Pair, spans: Any) -> None:
     assert span.attributes["queued_storage.kind"] == "denied"
     assert sweeping.process(record.pk + 1) is None
     assert len(spans.get_finished_spans()) == 1
+
+
+def test_spans_of_other_threads_belong_to_the_same(spans: Any) -> None:
+    """What is done in several threads is part of the trace of the task that it is done for."""
+
+    def work(item: int) -> None:
+        with tracing.span("child"):
+            pass
+
+    made = lanes.Lanes(work)
+    with tracing.span("task"):
+        for number in range(4):
+            made.put(number, 2)
+        assert all(made.get(20) for _ in range(4))
+    assert made.close() == []
+    *children, task = spans.get_finished_spans()
+    assert [(span.name, span.parent.span_id) for span in children] == [("child", task.context.span_id)] * 4
+    assert task.parent is None
 
 
 def test_without_opentelemetry(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,11 +39,16 @@ def compare(megabytes: int, rounds: int) -> dict[str, list[dict[str, float]]]:
     with database(), null_s3.running() as endpoint:
         settings = ours.settings_for(endpoint, folder)
         object_store = ours.settings_for(endpoint, folder, ours.OBSTORE, ours.object_options(endpoint))
+        # obstore tells no digest of an upload in parts, and the server has thrown away what would be read back.
+        object_store["default"]["OPTIONS"]["verify"] = "size"
         with override_settings(STORAGES=settings):
             pair = storages["default"]
             bodies = {"large.bin": measure(pair.local, "large.bin")}  # type: ignore[attr-defined]
             for _ in range(rounds):
-                for name, chosen in (("through django-storages' client", settings), ("through obstore", object_store)):
+                for name, chosen in (
+                    ("through django-storages' client", settings),
+                    ("through obstore, size compared", object_store),
+                ):
                     null_s3.forget(endpoint)
                     ours.queue(pair, bodies)
                     found.setdefault(f"ours, {name}", []).append(ours.run("drain", chosen))

@@ -34,8 +34,8 @@ from queued_storage.remotes.objectstore_errors import ForkedError, ObjectStoreEr
 
 MEGABYTE = 1024 * 1024
 MOST_PARTS = 10_000
-# The largest body that is sent twice, to see whether the server refuses it.
-LARGEST_PROOF = 64 * 1024
+# The largest body that is sent twice, once in a process, to see whether the server refuses it: any small file.
+LARGEST_PROOF = 1024 * 1024
 READ_AHEAD = 4 * MEGABYTE
 PLAIN_MD5 = re.compile(r'"?([0-9a-f]{32})"?')
 

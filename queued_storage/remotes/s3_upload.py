@@ -33,8 +33,8 @@ PART_PARAMETERS = frozenset(
     {"SSECustomerAlgorithm", "SSECustomerKey", "SSECustomerKeyMD5", "RequestPayer", "ExpectedBucketOwner"}
 )
 
-#: The largest body that is sent twice, to see whether the server refuses it.
-LARGEST_PROOF = 64 * 1024
+#: The largest body that is sent twice, once in a process, to see whether the server refuses it: any small file.
+LARGEST_PROOF = MEGABYTE
 
 # Storages whose server does not know, or ignores, conditional requests, and those whose server was seen to heed them;
 # asked once per storage and process.

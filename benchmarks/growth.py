@@ -192,12 +192,12 @@ def sizes(count: int) -> Iterator[str]:
     """Say what the indexes weigh, and what the updates have left behind."""
     try:
         for name, size in execute(INDEXES[connection.vendor]):
-            yield f"index {name}: {size / 1e6:.1f} MB, {size / count:.0f} bytes a record"
+            yield f"{name.removeprefix('queued_storage_')}: {size / 1e6:.1f} MB, {size / count:.0f} bytes a record"
     except Exception as error:
         yield f"sizes of indexes: not told by this {connection.vendor} ({type(error).__name__})"
     if connection.vendor == "postgresql":
         ((name, dead),) = execute(f"SELECT relname, n_dead_tup FROM pg_stat_user_tables WHERE relname = '{TABLE}'")
-        yield f"dead rows of {name}: {dead}"
+        yield f"dead rows of {name.removeprefix('queued_storage_')}: {dead}"
 
 
 def main(most: int) -> None:

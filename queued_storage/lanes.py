@@ -160,8 +160,7 @@ class Worker:
                 self._give_back()
 
     def _pace(self, item: Attempt | Job) -> int | None:
-        # What a transaction has not committed other threads would not see.
-        if not isinstance(item, Attempt) or connections[ledger.using()].in_atomic_block:
+        if not isinstance(item, Attempt) or _is_bound_to_thread():
             return 1
         alias = item.record.storage
         if alias not in self._paces:
@@ -259,6 +258,13 @@ class Worker:
                 tell = transfers.completed if attempt.record.pk in done else transfers.lost
                 ended.append((attempt.record.pk, tell(attempt)))
         return ended
+
+
+def _is_bound_to_thread() -> bool:
+    # What a transaction has not committed other threads would not see; and who works in threads, or greenlets, has
+    # them already: each of a pool's tasks would start its own.
+    is_main = threading.current_thread() is threading.main_thread()
+    return connections[ledger.using()].in_atomic_block or not is_main
 
 
 def _kind(attempt: Attempt) -> tuple[uuid.UUID, timedelta | None]:

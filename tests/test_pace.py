@@ -17,7 +17,7 @@ from queued_storage import draining, lanes, ledger, pace, sweeping, tasks
 from queued_storage.models import TransferAttempt
 from queued_storage.remotes import ftp, objectstore, s3, sftp
 from queued_storage.remotes.registry import many_at_once
-from tests.fixtures import MakePair, Pair, committing, put
+from tests.fixtures import MakePair, Pair, Threads, committing, put
 from tests.usertasks import TransferAndNotify
 
 pytest_plugins = ["tests.fixtures"]
@@ -149,6 +149,16 @@ def test_in_a_transaction(pair: Pair, gauge: Gauge) -> None:
         worker = lanes.Worker([(put(pair, f"{number}.txt").pk, 0) for number in range(4)], None)
         assert [str(outcome) for _, outcome in worker.run()] == ["transferred"] * 4
     assert gauge.threads == {threading.get_ident()}
+
+
+def test_in_a_pool_of_threads(pair: Pair, gauge: Gauge, threads: Threads) -> None:
+    """A worker whose tasks run in threads has as many files under way as it has tasks."""
+    seen(pair, FAR)
+    messages = [[[put(pair, f"{number}/{each}.txt").pk, 0] for each in range(6)] for number in range(2)]
+    threads.together(2, lambda number: tasks.process_each(messages[number]))
+    assert gauge.most <= 2
+    assert len(gauge.threads) == 2
+    assert set(ledger.records().values_list("state", flat=True)) == {"transferred"}
 
 
 def test_large_files_wait_for_the_small_ones(pair: Pair, gauge: Gauge) -> None:

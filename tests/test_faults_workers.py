@@ -129,7 +129,7 @@ def test_a_stopped_worker_that_comes_back_changes_nothing(
     redis_broker: Broker, media: Media, gate: Gate, celery_processes: Celery, settings: Any
 ) -> None:
     """A worker stopped for longer than its lease finds its file done by another one, and touches nothing."""
-    settings.QUEUED_STORAGE_LEASE = 2
+    settings.QUEUED_STORAGE_LEASE = 5
     settings.QUEUED_STORAGE_RETRY_DELAY = 0.1
     # The parent of the stopped process goes on to take messages, which then lie there: others are sent.
     settings.QUEUED_STORAGE_RESEND_DELAY = 1
@@ -175,7 +175,7 @@ def test_a_file_that_kills_its_worker_is_put_aside(
 ) -> None:
     """A file whose upload kills the process each time fails after three workers, says why, and stops no other."""
     remote(settings, "tests.killing.KillingStorage")
-    settings.QUEUED_STORAGE_LEASE = 1
+    settings.QUEUED_STORAGE_LEASE = 4
     settings.QUEUED_STORAGE_RETRY_DELAY = 0.1
     celery_processes.worker(redis_broker, concurrency=2)
     storages["default"].save("poison.bin", ContentFile(b"poison"))

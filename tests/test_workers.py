@@ -59,7 +59,7 @@ def test_a_killed_worker_costs_time_and_nothing_else(
     broker: Broker, media: Media, celery_processes: Celery, settings: Any
 ) -> None:
     """A worker killed with the file in its hand loses its lease; another one brings the file home."""
-    settings.QUEUED_STORAGE_LEASE = 2
+    settings.QUEUED_STORAGE_LEASE = 5
     settings.QUEUED_STORAGE_RETRY_DELAY = 0.1
     gate = media.remote.parent / "gate"
     os.mkfifo(gate)

@@ -123,6 +123,8 @@ def assert_all_well(hosts: Hosts) -> None:
     assert files(hosts.media.remote) == hosts.bodies
     rows = TransferRecord.objects.values_list("name", "node", "state", "retries", "error_kind")
     assert set(rows) == {(name, node, "transferred", 1, "") for name, node in hosts.homes.items()}
+    # The history of a file that went alone is written after its completion.
+    wait_until(lambda: TransferAttempt.objects.count() >= len(hosts.homes), bound=30, what="the history")
     attempts = TransferAttempt.objects.values_list("outcome", "record__node", "worker")
     assert {outcome for outcome, _, _ in attempts} == {"transferred"}
     assert len(attempts) == len(hosts.homes)

@@ -15,6 +15,8 @@ OTHERS = (
     ("One large file", "large", "1000", "200"),
     ("In a request", "request", "", ""),
     ("As the ledger grows", "growth", "1000000", "10000"),
+    ("The day after an outage", "backlog", "100000", "2000"),
+    ("At the start of a process", "startup", "", ""),
     ("Pages of the admin", "admin", "1000000", "10000"),
 )
 

@@ -47,7 +47,7 @@ class Gauge:
     def __call__(self, name: str) -> None:
         """Wait as one does for a server far away."""
         with self._inside():
-            time.sleep(0.02)
+            time.sleep(0.05)
 
 
 @pytest.fixture

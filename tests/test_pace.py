@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from django.core.files.storage import Storage, storages
 from django.db import transaction
+from storages.backends.s3 import S3Storage as DjangoStoragesS3
 
 from queued_storage import draining, lanes, ledger, pace, sweeping, tasks
 from queued_storage.models import TransferAttempt
@@ -140,6 +141,23 @@ def test_code_of_users_is_called_by_one_thread(pair: Pair, gauge: Gauge, make_pa
 def test_which_remotes_are_used_at_once(remote: type[Storage], many: bool) -> None:
     """Those whose threads share connections; a login for each thread would cost more than it brings."""
     assert many_at_once(remote.__new__(remote)) is many
+
+
+def test_a_way_of_ones_own_to_save() -> None:
+    """A subclass that saves in its own way is somebody's code, made for one thread."""
+
+    class Own(s3.S3Storage):
+        def _save(self, name: str, content: Any) -> str:
+            return str(super()._save(name, content))
+
+    class OwnObjects(objectstore.ObjectStorage):
+        def _save(self, name: str, content: Any) -> str:
+            return str(super()._save(name, content))
+
+    for storage in (Own.__new__(Own), OwnObjects.__new__(OwnObjects), storages["default"]):
+        assert many_at_once(storage) is False
+    plain = DjangoStoragesS3.__new__(DjangoStoragesS3)
+    assert many_at_once(plain) is True
 
 
 def test_in_a_transaction(pair: Pair, gauge: Gauge) -> None:

@@ -57,8 +57,10 @@ class RemoteStorage(Storage):
         """
         raise NotImplementedError("subclasses of RemoteStorage must provide a stat() method")
 
-    #: Whether several threads may use one storage at once, sharing its connections.
-    many_at_once = False
+    @property
+    def many_at_once(self) -> bool:
+        """Whether several threads may use the storage at once, sharing its connections."""
+        return False
 
     @property
     def refuses_taken(self) -> bool:

@@ -169,13 +169,16 @@ class ObjectStorage(RemoteStorage):
         file: File[Any] = remote_file(name, size, lambda offset: Windows(fetch, size, offset, READ_AHEAD))
         return file
 
-    many_at_once = True
+    @property
+    def many_at_once(self) -> bool:
+        """Whether nobody has another way to save: obstore itself is made for threads."""
+        own = type(self)
+        return own.save is Storage.save and own._save is ObjectStorage._save
 
     @property
     def refuses_taken(self) -> bool:
         """Whether the server was seen to refuse a taken name, and nobody has another way to save."""
-        own = type(self)
-        return self._is_conditional is True and own.save is Storage.save and own._save is ObjectStorage._save
+        return self._is_conditional is True and self.many_at_once
 
     def create(self, name: str, content: File[Any]) -> Stored:
         """Create the object; with ``etag_is_md5`` the server's answer tells what it has."""

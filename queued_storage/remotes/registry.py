@@ -31,8 +31,8 @@ class Adapter(Protocol):
     One more is optional: ``remove_leftovers(storage, older_than, limit, ours)`` removes what killed uploads left behind
     and is called by the sweep once an hour; see ``RemoveLeftovers``. Storages of ours may have it as a method. Another
     one is ``refuses_taken(storage)``; see the function of that name. ``signs_urls`` (a bool) says whether the URLs of
-    the class let only those in who were given them, where its attributes do not say. ``many_at_once`` (a bool) says
-    whether several threads may use one storage, and share its connections.
+    the class let only those in who were given them, where its attributes do not say. ``many_at_once(storage)`` says
+    whether several threads may use the storage, and share its connections.
     """
 
     def stat(self, storage: Any, name: str) -> Stat | None:
@@ -142,8 +142,10 @@ def refuses_taken(storage: Storage) -> bool:
 
 def many_at_once(storage: Storage) -> bool:
     """Tell whether several threads may use ``storage`` at once, and none of them pays for a connection of its own."""
-    speaker = storage if isinstance(storage, RemoteStorage) else adapter_for(storage)
-    return bool(getattr(speaker, "many_at_once", False))
+    if isinstance(storage, RemoteStorage):
+        return storage.many_at_once
+    answer = getattr(adapter_for(storage), "many_at_once", None)
+    return answer is not None and bool(answer(storage))
 
 
 # Never to pass by waiting: the file or its name does not fit.

@@ -53,8 +53,6 @@ MOST_LOOKED_AT = 5000
 PAGE = 500
 # One client serves all threads: as many connections are kept for them.
 MOST_CONNECTIONS = 50
-# botocore's client may be shared by threads.
-many_at_once = True
 PLAIN_MD5 = re.compile(r'^"?([0-9a-f]{32})"?$')
 
 
@@ -95,6 +93,11 @@ def upload(storage: Any, name: str, content: Any) -> str:
 def refuses_taken(storage: Any) -> bool:
     """Tell whether the server has been seen to refuse a taken name by ``If-None-Match``."""
     return _saves_our_way(storage) and not storage.gzip and s3_upload.is_conditional(storage)
+
+
+def many_at_once(storage: Any) -> bool:
+    """Tell whether several threads may save at once: botocore's client may be shared, and no code but ours runs."""
+    return _saves_our_way(storage)
 
 
 def _saves_our_way(storage: Any) -> bool:
@@ -160,7 +163,10 @@ class S3Storage(RemoteStorage, DjangoStoragesS3):  # type: ignore[misc]  # djang
 
     client_config: Any
 
-    many_at_once = many_at_once
+    @property
+    def many_at_once(self) -> bool:
+        """Whether several threads may save at once; see the function ``many_at_once``."""
+        return many_at_once(self)
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)

@@ -211,7 +211,8 @@ class QueuedStorage(StoragePair):
         if location.side is None:
             return str(self.remote.url(name, **options))
         # Of a file on the remote there is a link only where somebody asked for it: the remote's own is as private.
-        if links.wanted(self) if location.side == Side.LOCAL else self.links and not links.private(self):
+        linked = links.wanted(self) if location.side == Side.LOCAL else self.links and not links.private(self)
+        if linked:
             return links.make(self, name)
         storage, place = self._side(location)
         return str(storage.url(place, **(options if location.side == Side.REMOTE else {})))

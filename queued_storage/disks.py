@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from django.core.files.storage import FileSystemStorage
 from django.utils import timezone
 
+from queued_storage import heartbeat
 from queued_storage.access import persist, using
 from queued_storage.conf import settings
 from queued_storage.models import DiskSample
@@ -18,7 +19,8 @@ from queued_storage.pairs import StoragePair, configured
 
 logger = logging.getLogger("queued_storage")
 
-EVERY = timedelta(hours=1)
+#: A pace is told from a time as long as this on.
+SHORTEST = timedelta(hours=1)
 #: How long samples are kept, and so over how long the pace is measured.
 KEPT = timedelta(days=1)
 #: A forecast further away than this says nothing.
@@ -61,7 +63,7 @@ def sample(before: datetime | None, now: datetime) -> None:
 
     That sweep began at ``now``, the one before it at ``before``.
     """
-    if before is not None and before.timestamp() // EVERY.total_seconds() == now.timestamp() // EVERY.total_seconds():
+    if not heartbeat.is_new_hour(before, now):
         return
     taken_at, node = timezone.now(), settings.QUEUED_STORAGE_NODE
     found = [(storage.alias, _usage(storage)) for storage in configured()]
@@ -91,7 +93,7 @@ def _oldest() -> dict[str, DiskSample]:
 
 
 def _full_in(oldest: DiskSample | None, now: datetime, free: int) -> timedelta | None:
-    if oldest is None or now - oldest.taken_at < EVERY or oldest.free <= free:
+    if oldest is None or now - oldest.taken_at < SHORTEST or oldest.free <= free:
         return None
     seconds = (now - oldest.taken_at).total_seconds() * free / (oldest.free - free)
     return timedelta(seconds=seconds) if seconds < FORESEEN.total_seconds() else None

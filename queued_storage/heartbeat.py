@@ -31,6 +31,11 @@ def begin(duty: str) -> tuple[datetime | None, datetime] | None:
     return (before, now) if persist(lambda: rows.filter(seen_at__lte=before).update(seen_at=now)) else None
 
 
+def is_new_hour(before: datetime | None, now: datetime) -> bool:
+    """Tell whether what began at ``before``, and begins again at ``now``, does so for the first time in this hour."""
+    return before is None or before.timestamp() // 3600 != now.timestamp() // 3600
+
+
 def _begin_first(duty: str) -> tuple[None, datetime] | None:
     try:
         with transaction.atomic(using=using()):

@@ -387,5 +387,7 @@ def take_due(limit: int, waiting: Iterable[str] = (), only: Iterable[int] | None
         # A deleted record forgets its worker here: the lease has ended, removal may begin.
         worker = Case(When(state=State.DELETED, then=Value("")), default=F("worker"))
         for delay, pks in buckets.items():
-            records().filter(pk__in=pks).update(due_at=after(delay), worker=worker)
+            # SQLite may have been built to take no more than 999 values in a statement.
+            for start in range(0, len(pks), 500):
+                records().filter(pk__in=pks[start : start + 500]).update(due_at=after(delay), worker=worker)
         return taken

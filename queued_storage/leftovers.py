@@ -10,7 +10,7 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 from functools import partial
 
-from queued_storage import health, ledger
+from queued_storage import health, heartbeat, ledger
 from queued_storage.models import State
 from queued_storage.names import logical_name, record_key
 from queued_storage.pairs import StoragePair, configured
@@ -19,7 +19,6 @@ from queued_storage.remotes.registry import leftovers_of
 
 logger = logging.getLogger("queued_storage")
 
-EVERY = timedelta(hours=1)
 #: No upload takes as long, and one that does is spared while a worker holds its file.
 AGE = timedelta(days=1)
 LIMIT = 100
@@ -31,7 +30,7 @@ def remove(before: datetime | None, now: datetime) -> int:
     Done by the first sweep of each hour, which began at ``now``, the one before it at ``before``. Never raises: what a
     remote refuses or cannot answer is logged, and left for the next hour.
     """
-    if before is not None and _hour(before) == _hour(now):
+    if not heartbeat.is_new_hour(before, now):
         return 0
     waiting: list[str] | None = None
     count = 0
@@ -46,10 +45,6 @@ def remove(before: datetime | None, now: datetime) -> int:
             text = describe(error, pair.local_options, pair.remote_options)
             logger.warning("Leftovers of uploads stay", extra={"storage": pair.alias, "error": text})
     return count
-
-
-def _hour(moment: datetime) -> int:
-    return int(moment.timestamp() // EVERY.total_seconds())
 
 
 def _remove(pair: StoragePair) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import sqlite3
+import sys
 import threading
 from collections import Counter
 from datetime import timedelta
@@ -312,6 +314,32 @@ def test_eight_sweeps_at_once(threads: Threads) -> None:
     assert sum(threads.together(8, sweep)) == count
     taken = Counter(pk for collector in collectors for pk in collector.taken)
     assert (len(taken), set(taken.values())) == (count, {1})
+
+
+@committing
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="a mode of SQLite's transactions")
+def test_eight_sweeps_where_transactions_begin_late(threads: Threads, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With Django's own mode of transactions no sweep reads rows, and finds later that it may not write them."""
+    monkeypatch.setitem(connection.settings_dict["OPTIONS"], "transaction_mode", "DEFERRED")
+    make_records(400, due=-MINUTE, age=timedelta(days=1))
+    collectors = [Collector() for _ in range(8)]
+    sent = threads.together(8, lambda number: sweeping.sweep(collectors[number], limit=20).get("sent", 0))
+    taken = Counter(pk for collector in collectors for pk in collector.taken)
+    assert (sum(sent), len(taken), set(taken.values())) == (400, 400, {1})
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="a limit of SQLite's")
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python cannot set SQLite's limits before 3.11")
+def test_many_due_rows_where_sqlite_takes_few_values() -> None:
+    """A thousand due rows are taken also by an SQLite that was built with its former limit."""
+    make_records(1000, due=-MINUTE, age=timedelta(days=1))
+    connection.ensure_connection()
+    former = connection.connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 999)
+    try:
+        assert len(ledger.take_due(1000)) == 1000
+    finally:
+        connection.connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, former)
+    assert ledger.take_due(1000) == []
 
 
 @committing

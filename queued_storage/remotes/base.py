@@ -68,7 +68,11 @@ class RemoteStorage(Storage):
         return False
 
     def create(self, name: str, content: Any) -> Stored:
-        """Do what ``save()`` does, and say what the remote answered; for storages with ``refuses_taken``."""
+        """Do what ``save()`` does after somebody has looked whether ``name`` is taken, and say what the remote answered.
+
+        By default it is ``save()``, and the answer unknown. Where it is more, it raises ``FileExistsError`` for a name
+        that is taken in place of choosing another one.
+        """
         return Stored(self.save(name, content), None)
 
     def sort_error(self, error: BaseException) -> ErrorKind | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import threading
@@ -53,7 +54,7 @@ class ObjectStorage(RemoteStorage):
     (``AWS_*``, ``GOOGLE_*``, ``AZURE_*``) or from the machine's role. ``attributes`` are headers for every object.
     ``base_url`` is the public address below which the objects can be had; without it ``url()`` signs addresses that
     are good for ``expire`` seconds. ``etag_is_md5`` says that the ETag of an object which was sent in one piece is its
-    MD5, as on S3 without KMS. Time-outs are in seconds: per connection, per silence, per request.
+    MD5, as on S3 without KMS; that of one in parts is compared as well. Time-outs are in seconds: per connection, per silence, per request.
 
     Every method raises ``ForkedError`` in a child that was forked after its parent had used an object store.
     """
@@ -181,9 +182,18 @@ class ObjectStorage(RemoteStorage):
         return self._is_conditional is True and self.many_at_once
 
     def create(self, name: str, content: File[Any]) -> Stored:
-        """Create the object; with ``etag_is_md5`` the server's answer tells what it has."""
+        """Create the object; with ``etag_is_md5`` the server's answer tells what it has.
+
+        The caller has looked whether the name is taken; if it is, this may raise ``FileExistsError``.
+        """
+        return self._write(name, content) if self.many_at_once else super().create(name, content)
+
+    def _save(self, name: str, content: File[Any]) -> str:
+        return str(self._write(name, content))
+
+    def _write(self, name: str, content: File[Any]) -> Stored:
         name = _checked(name)
-        source = Source(content, "md5") if self._etag_is_md5 else Source(content)
+        source = Source(content)
         size = max(self._chunk_size, -(-(source.announced_size or 0) // MOST_PARTS))
         head = source.read(size)
         attributes = {"Content-Type": content_type_of(name, content), **self._attributes}
@@ -191,15 +201,11 @@ class ObjectStorage(RemoteStorage):
             if len(head) < size:
                 source.check()
                 return Stored(name, self._create(name, head, attributes, source))
-            self._create_in_parts(name, head, size, attributes, source)
+            return Stored(name, self._create_in_parts(name, head, size, attributes, source))
         except AlreadyExistsError:
             raise taken(name) from None
         except FileNotFoundError:
             raise ObjectStoreError("There is no such bucket or container.", ErrorKind.DENIED) from None
-        return Stored(name, None)
-
-    def _save(self, name: str, content: File[Any]) -> str:
-        return str(self.create(name, content))
 
     def _create(self, name: str, body: bytes, attributes: dict[str, str], source: Source) -> Stat | None:
         with self._guarded():
@@ -209,7 +215,7 @@ class ObjectStorage(RemoteStorage):
         md5 = PLAIN_MD5.fullmatch(answer["e_tag"] or "") if self._etag_is_md5 else None
         if md5 is None:
             return None
-        if md5[1] != source.digest("md5"):
+        if md5[1] != _md5(body).hex():
             raise MismatchError("The server stored other bytes than it was sent.")
         # The server's MD5 is that of the bytes whose announced digests were checked before they were sent.
         return Stat(source.count, {**source.announced, "md5": md5[1]})
@@ -225,21 +231,32 @@ class ObjectStorage(RemoteStorage):
             return None
         return False
 
-    def _create_in_parts(self, name: str, head: bytes, size: int, attributes: dict[str, str], source: Source) -> None:
+    def _create_in_parts(
+        self, name: str, head: bytes, size: int, attributes: dict[str, str], source: Source
+    ) -> Stat | None:
         if self.exists(name):
             raise taken(name)
+        sums: list[bytes] = []
 
         def blocks() -> Iterator[bytes]:
-            yield head
-            while block := source.read(size):
+            block = head
+            while block:
+                if self._etag_is_md5:
+                    sums.append(_md5(block))
                 yield block
+                block = source.read(size)
             # An error here ends the upload, and obstore takes back the parts.
             source.check()
             self._look_again(name)
 
         options: dict[str, Any] = {"chunk_size": size, "max_concurrency": self._max_concurrency}
         with self._guarded():
-            obstore.put(self._store, name, blocks(), use_multipart=True, **options, **self._headers(attributes))
+            answer = obstore.put(self._store, name, blocks(), use_multipart=True, **options, **self._headers(attributes))
+        # S3's ETag of an object in parts: the MD5 of the parts' MD5s, and how many they are. Where it is anything else
+        # it proves nothing, neither way.
+        if sums and (answer["e_tag"] or "").strip('"') == f"{_md5(b''.join(sums)).hex()}-{len(sums)}":
+            return Stat(source.count, source.announced)
+        return None
 
     def _look_again(self, name: str) -> None:
         # obstore has no conditional multipart upload. It runs this in the middle of a call, and a thread that is in
@@ -302,6 +319,10 @@ def _connect(url: str, config: dict[str, Any], client_options: dict[str, Any]) -
         return make(url, config=hidden(config), client_options=options, retry_config=retries)
     except (BaseError, ValueError, TypeError) as error:
         raise StorageConfigurationError(f"ObjectStorage cannot be made: {str(error).splitlines()[0]}") from None
+
+
+def _md5(body: bytes) -> bytes:
+    return hashlib.md5(body, usedforsecurity=False).digest()
 
 
 def _checked(name: str) -> str:

@@ -85,9 +85,9 @@ class RemoteStorageAdapter(PlainAdapter):
         self.refuses_taken = lambda storage: storage.refuses_taken
 
     def upload(self, storage: Storage, name: str, content: Any) -> str:
-        """Call ``save()``, or ``create()`` where the storage has seen that the remote refuses what is taken."""
+        """Call ``create()``; the caller has looked what is there, or the remote was seen to refuse what is taken."""
         assert isinstance(storage, RemoteStorage)
-        return storage.create(name, content) if storage.refuses_taken else storage.save(name, content)
+        return storage.create(name, content)
 
     def stat(self, storage: Storage, name: str) -> Stat | None:
         """Ask the storage itself."""

@@ -199,7 +199,7 @@ PLACES = {
         "test_objectstore.TestMoto",
         _at(s3.server, _objectstore),
         _of("moto"),
-        (1, 15),
+        (1, 8),
         counted="gate",
         remote="queued_storage.remotes.objectstore.ObjectStorage",
         guarded=("test_objectstore.TestRclone", _at(rclone.server, lambda running: _through(running, rclone.BUCKET))),

@@ -272,6 +272,23 @@ def test_large_etag_is_no_digest(gate: Gate, bucket: str) -> None:
     assert storage.stat("small.bin") == Stat(100, {"md5": digests_of(100)["md5"]})
 
 
+@pytest.mark.parametrize("size", [LARGE, 16 * MB])
+def test_large_etag_proves_an_upload(gate: Gate, bucket: str, size: int) -> None:
+    """The ETag of what was sent in parts is that of these parts: nothing needs to be read back."""
+    storage = ObjectStorage(f"s3://{bucket}/parts", config(gate.url), etag_is_md5=True)
+    source = upload(size)
+    assert storage.create(f"{size}.bin", source).stat == Stat(size, source.digests)
+    plain = ObjectStorage(f"s3://{bucket}/plain", config(gate.url))
+    assert plain.create(f"{size}.bin", upload(size)).stat is None
+
+
+def test_large_etag_of_other_parts_proves_nothing(gate: Gate, bucket: str) -> None:
+    """Where the server has other bytes, or makes its ETags otherwise, the upload is looked at afterwards."""
+    storage = ObjectStorage(f"s3://{bucket}/flipped-parts", config(gate.url), etag_is_md5=True)
+    gate.fail("PUT", action="flip")
+    assert storage.create("large.bin", upload(LARGE)).stat is None
+
+
 def test_object_replaced_while_read(storage: ObjectStorage, s3_server: S3Server, bucket: str) -> None:
     """A reader never gets bytes of an object that took the first one's place."""
     storage._save("a.bin", upload(LARGE))

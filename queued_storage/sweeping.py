@@ -65,8 +65,8 @@ def sweep(send: Send, limit: int | None = None) -> dict[str, int]:
 
     Rescues records whose worker has stopped renewing its lease, queues those whose delay has ended, and hands those
     that are owed work to ``send``, each to one of several concurrent sweeps only. Chooses copies to evict where local
-    bytes are limited, and tells of files that have grown late and of storages that owe as much as they may. Prunes the
-    history of attempts, leftovers of local writes and, once an hour, those of uploads.
+    bytes are limited, and tells of files that have grown late and of storages that owe as much as they may. Prunes
+    leftovers of local writes and, once an hour, those of uploads and the history of attempts.
     """
     limit = limit or settings.QUEUED_STORAGE_SWEEP_BATCH
     counts: Counter[str] = Counter()
@@ -87,7 +87,9 @@ def sweep(send: Send, limit: int | None = None) -> dict[str, int]:
         counts["late"] += late.tell(*begun)
         backlog.watch()
         disks.sample(*begun)
-    counts["pruned"] += ledger.prune_attempts(limit) + collect_staging()
+    counts["pruned"] += collect_staging()
+    if begun is not None and heartbeat.is_new_hour(*begun):
+        counts["pruned"] += prune_history(limit)
     # Last, for it may wait for a remote.
     if begun is not None:
         counts["pruned"] += leftovers.remove(*begun)
@@ -132,6 +134,14 @@ def release_held(limit: int) -> int:
     if age is None:
         return 0
     return sum(ledger.release(pk, at_once=True) for pk in ledger.held(age).values_list("pk", flat=True)[:limit])
+
+
+def prune_history(limit: int) -> int:
+    """Delete the attempts that are older than QUEUED_STORAGE_ATTEMPTS_AGE; return how many."""
+    count = 0
+    while pruned := ledger.prune_attempts(limit):
+        count += pruned
+    return count
 
 
 def collect_staging() -> int:

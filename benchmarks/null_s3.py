@@ -1,8 +1,8 @@
-"""An S3 server that throws away what it is given: ``python -m benchmarks.null_s3 PORT [SECONDS OF LATENCY]``.
+"""An S3 server that throws away what it is given: ``python -m benchmarks.null_s3 PORT [SECONDS OF LATENCY] [md5]``.
 
 It reads a body, remembers its size and the checksums that came with it, and answers as S3 does: conditional writes,
-multipart uploads, HEAD, the MD5 of small objects as ETag. GET answers as many zeros. It checks no signature and no
-checksum, so it measures clients, and proves nothing about what arrives: for that the tests have moto. One process and
+multipart uploads, HEAD, the MD5 of small objects as ETag, and with ``md5``, which costs it a second for each 700 MB, that
+of parts. GET answers as many zeros. It checks no signature and no checksum, so it measures clients, and proves nothing about what arrives: for that the tests have moto. One process and
 one loop over ``epoll``: what it can take at most is shown by a plain PUT beside everything else. The latency is that of
 each answer, an interim ``100 Continue`` left out.
 """
@@ -89,7 +89,7 @@ class Store:
 
     def __init__(self) -> None:
         self.things: dict[str, Thing] = {}
-        self.uploads: dict[str, dict[int, int]] = {}
+        self.uploads: dict[str, dict[int, Thing]] = {}
         self.numbers = itertools.count(1)
 
     def answer(self, request: Request, tail: bytes) -> bytes:
@@ -142,19 +142,25 @@ class Store:
         if parts is None:
             return _error(404, "NoSuchUpload")
         if request.method == "PUT":
-            parts[int(request.query["partNumber"][0])] = request.size
-            return _answer(200, f"ETag: {ETAG}\r\n{Thing(0, request.checksums(tail)).headers()}")
+            part = parts[int(request.query["partNumber"][0])] = Thing(
+                request.size, request.checksums(tail), request.etag()
+            )
+            return _answer(200, f"ETag: {part.etag}\r\n{part.headers()}")
         if request.method == "DELETE":
             del self.uploads[upload]
             return _answer(204)
         if self._taken(request):
             return _error(412, "PreconditionFailed")
         del self.uploads[upload]
-        thing = self.things[request.path] = Thing(sum(parts.values()), request.checksums(b""))
-        tags = {f"Checksum{name.rpartition('-')[2].upper()}": value for name, value in thing.checksums.items()}
-        sums = "".join(f"<{tag}>{value}</{tag}>" for tag, value in tags.items())
+        size, etag = sum(part.size for part in parts.values()), ETAG
+        if all(part.etag != ETAG for part in parts.values()):
+            tags = b"".join(bytes.fromhex(part.etag.strip('"')) for _, part in sorted(parts.items()))
+            etag = f'"{hashlib.md5(tags).hexdigest()}-{len(parts)}"'
+        thing = self.things[request.path] = Thing(size, request.checksums(b""), etag)
+        named = {f"Checksum{name.rpartition('-')[2].upper()}": value for name, value in thing.checksums.items()}
+        sums = "".join(f"<{tag}>{value}</{tag}>" for tag, value in named.items())
         kind = "<ChecksumType>FULL_OBJECT</ChecksumType>" if sums else ""
-        etag = ETAG.replace('"', "&quot;")
+        etag = etag.replace('"', "&quot;")
         return _xml(
             f"<CompleteMultipartUploadResult {NAMESPACE}><ETag>{etag}</ETag>{sums}{kind}"
             "</CompleteMultipartUploadResult>"
@@ -199,8 +205,8 @@ class Connection:
 class Server:
     """One loop over all connections."""
 
-    def __init__(self, port: int, latency: float) -> None:
-        self.latency = latency
+    def __init__(self, port: int, latency: float, hashes: bool = False) -> None:
+        self.latency, self.hashes = latency, hashes
         self.store = Store()
         self.listener = socket.create_server(("127.0.0.1", port), backlog=1024)
         self.listener.setblocking(False)
@@ -267,7 +273,8 @@ class Server:
         size = length if decoded is None else int(decoded)
         parsed = parse_qs(query, keep_blank_values=True) if query else {}
         # As S3 does it, but only where it costs little: of what is sent in one piece, and as it is.
-        hashed = method == "PUT" and not parsed and length == size <= LARGEST_HASHED
+        cheap = self.hashes or (not parsed and size <= LARGEST_HASHED)
+        hashed = method == "PUT" and length == size and cheap
         connection.request = Request(method, path, parsed, headers, size, hashlib.md5() if hashed else None)
         connection.head, connection.left, connection.tail = b"", length, b""
         connection.chunks = bytearray() if "transfer-encoding" in headers else None
@@ -321,12 +328,12 @@ class Server:
 
 
 @contextmanager
-def running(latency: float = 0.0) -> Iterator[str]:
+def running(latency: float = 0.0, *words: str) -> Iterator[str]:
     """Run the server in a process of its own and yield its address."""
     log = fresh("null-s3") / "log"
 
     def start(port: int) -> Process:
-        return Process([sys.executable, "-m", "benchmarks.null_s3", str(port), str(latency)], name="null S3", log=log)
+        return Process([sys.executable, "-m", "benchmarks.null_s3", str(port), str(latency), *words], name="null S3", log=log)
 
     process, port = on_free_port(start, lambda port: answers("127.0.0.1", port), bound=20)
     with stopped_at_end(process):
@@ -339,4 +346,4 @@ def forget(endpoint: str) -> None:
 
 
 if __name__ == "__main__":
-    Server(int(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else 0.0).run()
+    Server(int(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else 0.0, "md5" in sys.argv).run()

@@ -27,6 +27,7 @@ from queued_storage.access import (
     lookup as lookup,
     lookup_many as lookup_many,
     persist as persist,
+    places as places,
     records as records,
     stalled as stalled,
     strikes as strikes,

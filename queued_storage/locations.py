@@ -19,6 +19,7 @@ from django.core.cache import BaseCache, caches
 from django.db import connections, transaction
 
 from queued_storage import ledger, nodes
+from queued_storage.access import Place
 from queued_storage.breaker import Breaker
 from queued_storage.conf import settings
 from queued_storage.exceptions import TemporarilyUnavailableError
@@ -54,7 +55,7 @@ class Location(NamedTuple):
         return nodes.is_elsewhere(self.node)
 
     @classmethod
-    def of(cls, record: TransferRecord) -> Location:
+    def of(cls, record: TransferRecord | Place) -> Location:
         """Return what a record says."""
         if record.state == State.DELETED:
             return cls(None, final=True)
@@ -99,8 +100,8 @@ def locate(storage: StoragePair, name: str) -> Location | None:
         found = _load(cached_under, try_cache(lambda cache: cache.get(cached_under)))
         if found is not None:
             return found
-    record = ledger.lookup(key)
-    return None if record is None else _remember(cached_under, Location.of(record), timeout)
+    place = ledger.places([key]).get(key)
+    return None if place is None else _remember(cached_under, Location.of(place), timeout)
 
 
 def guess(storage: StoragePair, name: str) -> Location:
@@ -120,9 +121,9 @@ def locate_many(storage: StoragePair, names: Iterable[str]) -> dict[str, Locatio
     cached = try_cache(lambda cache: cache.get_many(asked)) if asked else None
     result = {name: _load(key, (cached or {}).get(key)) for name, key in wanted.items()}
     missing = {record_key(storage.alias, name): name for name, location in result.items() if location is None}
-    for key, record in (ledger.lookup_many(missing) if missing else {}).items():
-        name = missing[key]  # type: ignore[index]
-        result[name] = _remember(wanted[name], Location.of(record), timeout)
+    for key, place in (ledger.places(missing) if missing else {}).items():
+        name = missing[key]
+        result[name] = _remember(wanted[name], Location.of(place), timeout)
     return result
 
 

@@ -68,7 +68,7 @@ class RemoteStorage(Storage):
         return False
 
     def create(self, name: str, content: Any) -> Stored:
-        """Do what ``save()`` does after somebody has looked whether ``name`` is taken, and say what the remote answered.
+        """Do what ``save()`` does, after a look whether ``name`` is taken, and say what the remote answered.
 
         By default it is ``save()``, and the answer unknown. Where it is more, it raises ``FileExistsError`` for a name
         that is taken in place of choosing another one.

@@ -54,7 +54,8 @@ class ObjectStorage(RemoteStorage):
     (``AWS_*``, ``GOOGLE_*``, ``AZURE_*``) or from the machine's role. ``attributes`` are headers for every object.
     ``base_url`` is the public address below which the objects can be had; without it ``url()`` signs addresses that
     are good for ``expire`` seconds. ``etag_is_md5`` says that the ETag of an object which was sent in one piece is its
-    MD5, as on S3 without KMS; that of one in parts is compared as well. Time-outs are in seconds: per connection, per silence, per request.
+    MD5, as on S3 without KMS; that of one in parts is compared as well. Time-outs are in seconds: per connection, per
+    silence, per request.
 
     Every method raises ``ForkedError`` in a child that was forked after its parent had used an object store.
     """
@@ -250,8 +251,9 @@ class ObjectStorage(RemoteStorage):
             self._look_again(name)
 
         options: dict[str, Any] = {"chunk_size": size, "max_concurrency": self._max_concurrency}
+        options |= self._headers(attributes)
         with self._guarded():
-            answer = obstore.put(self._store, name, blocks(), use_multipart=True, **options, **self._headers(attributes))
+            answer = obstore.put(self._store, name, blocks(), use_multipart=True, **options)
         # S3's ETag of an object in parts: the MD5 of the parts' MD5s, and how many they are. Where it is anything else
         # it proves nothing, neither way.
         if sums and (answer["e_tag"] or "").strip('"') == f"{_md5(b''.join(sums)).hex()}-{len(sums)}":

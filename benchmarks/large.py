@@ -1,7 +1,7 @@
-"""One large file: ``python -m benchmarks.large [megabytes] [rounds]``, 1,000 and 3 by default; time, and memory beyond the start's.
+"""One large file: ``python -m benchmarks.large [megabytes] [rounds]``, 1,000 and 3 by default.
 
-Ours is the command without a broker: claimed, sent in parts, verified, recorded. Where the ETag is compared, the server
-computes MD5s as S3 does; no other way waits for that.
+Told are time, and memory beyond the start's. Ours is the command without a broker: claimed, sent in parts, verified,
+recorded. Where the ETag is compared, the server computes MD5s as S3 does; no other way waits for that.
 """
 
 from __future__ import annotations

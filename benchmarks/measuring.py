@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from django.db import connection
-from django.test.utils import setup_test_environment
+from django.test.utils import setup_test_environment, teardown_test_environment
 
 ROUNDS = 7
 
@@ -17,11 +17,13 @@ ROUNDS = 7
 def database() -> Iterator[None]:
     """Make an empty database of the benchmark's own, and drop it afterwards."""
     setup_test_environment()
+    before = connection.settings_dict["NAME"]
     connection.creation.create_test_db(verbosity=0)
     try:
         yield
     finally:
-        connection.creation.destroy_test_db(connection.settings_dict["NAME"], verbosity=0)
+        connection.creation.destroy_test_db(before, verbosity=0)
+        teardown_test_environment()
 
 
 def side_by_side(
@@ -43,9 +45,12 @@ def side_by_side(
     return {name: statistics.median(values) for name, values in found.items()}
 
 
-def report(title: str, medians: Mapping[str, float], ours: str, goals: Mapping[str, str] | None = None) -> None:
-    """Print each way's median, and its ratio to ours."""
+def report(
+    title: str, medians: Mapping[str, float], ours: str, goals: Mapping[str, str] | None = None
+) -> dict[str, float]:
+    """Print each way's median, and its ratio to ours; return the ratios by what they are."""
     print(f"\n{title}")
     for name, median in medians.items():
         ratio = "" if name == ours else f"ours / this = {medians[ours] / median:8.3f}   {(goals or {}).get(name, '')}"
         print(f"  {name:<52}{median:>12.0f} us   {ratio}", flush=True)
+    return {f"{title}: {ours} / {name}": medians[ours] / median for name, median in medians.items() if name != ours}

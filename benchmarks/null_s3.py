@@ -1,10 +1,11 @@
 """An S3 server that throws away what it is given: ``python -m benchmarks.null_s3 PORT [SECONDS OF LATENCY] [md5]``.
 
 It reads a body, remembers its size and the checksums that came with it, and answers as S3 does: conditional writes,
-multipart uploads, HEAD, the MD5 of small objects as ETag, and with ``md5``, which costs it a second for each 700 MB, that
-of parts. GET answers as many zeros. It checks no signature and no checksum, so it measures clients, and proves nothing about what arrives: for that the tests have moto. One process and
-one loop over ``epoll``: what it can take at most is shown by a plain PUT beside everything else. The latency is that of
-each answer, an interim ``100 Continue`` left out.
+multipart uploads, HEAD, the MD5 of small objects as ETag, and with ``md5`` that of parts, which costs it a second for
+each 700 MB. GET answers as many zeros. It checks no signature and no checksum, so it measures clients, and proves
+nothing about what arrives: for that the tests have moto. One process and one loop over ``epoll``: what it can take at
+most is shown by a plain PUT beside everything else. The latency is that of each answer, an interim ``100 Continue``
+left out.
 """
 
 from __future__ import annotations
@@ -333,7 +334,9 @@ def running(latency: float = 0.0, *words: str) -> Iterator[str]:
     log = fresh("null-s3") / "log"
 
     def start(port: int) -> Process:
-        return Process([sys.executable, "-m", "benchmarks.null_s3", str(port), str(latency), *words], name="null S3", log=log)
+        return Process(
+            [sys.executable, "-m", "benchmarks.null_s3", str(port), str(latency), *words], name="null S3", log=log
+        )
 
     process, port = on_free_port(start, lambda port: answers("127.0.0.1", port), bound=20)
     with stopped_at_end(process):

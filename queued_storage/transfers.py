@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import logging
-import os
-import socket
 import threading
 import time
 import uuid
@@ -21,7 +19,7 @@ from typing import Any
 from django.db import DatabaseError, connections
 from django.dispatch import Signal
 
-from queued_storage import backoff, batches, copying, health, ledger, locations, removal, signals, tracing
+from queued_storage import backoff, batches, copying, health, ledger, locations, nodes, removal, signals, tracing
 from queued_storage.conf import settings
 from queued_storage.digests import Body, format_digests, parse_digests
 from queued_storage.exceptions import (
@@ -50,11 +48,6 @@ STRIKING = {ErrorKind.MISMATCH, ErrorKind.LOST}
 PLACES = 3
 # Waits without counting.
 UNCOUNTED = {ErrorKind.THROTTLED, ErrorKind.ELSEWHERE}
-
-
-def worker_name() -> str:
-    """Return the name under which this process claims records."""
-    return f"{socket.gethostname()[:200]}:{os.getpid()}"
 
 
 def current() -> Attempt | None:
@@ -214,7 +207,7 @@ def run(pk: int, retries: int | None = None, task: Any = None) -> Outcome | None
     the transfer end in the ledger and in the log, not here.
     """
     started = time.monotonic()
-    claimed = ledger.claim(pk, uuid.uuid4(), worker_name(), retries)
+    claimed = ledger.claim(pk, uuid.uuid4(), nodes.worker_name(), retries)
     record = ledger.persist(health.annotate(claimed).first)
     if record is None:
         return None

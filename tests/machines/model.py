@@ -18,7 +18,7 @@ from django.db import transaction
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from queued_storage import health, ledger, locations, sweeping, tasks, transfers
+from queued_storage import health, ledger, locations, nodes, sweeping, tasks, transfers
 from queued_storage.exceptions import LeaseLostError
 from queued_storage.models import State, TransferRecord
 from queued_storage.pairs import pair_for
@@ -172,7 +172,7 @@ class Machine(RuleBasedStateMachine):
         if not queued:
             return
         pk = queued[which % len(queued)].pk
-        record = health.annotate(ledger.claim(pk, uuid.uuid4(), transfers.worker_name())).get()
+        record = health.annotate(ledger.claim(pk, uuid.uuid4(), nodes.worker_name())).get()
         attempt = transfers.Attempt(record, time.monotonic())
         attempt.storage = pair_for(record.storage)
         body = self.world.local_files(record.storage).get(record.local_name)

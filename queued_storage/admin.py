@@ -23,7 +23,7 @@ from django.utils.functional import cached_property
 from django.utils.timesince import timesince, timeuntil
 from django.utils.translation import gettext_lazy as _
 
-from queued_storage import charts, dashboard, ledger, record_page, selecting, showing
+from queued_storage import ledger, selecting, showing
 from queued_storage.actions import ACTIONS, Action, bound, groups, outcome, told
 from queued_storage.models import State, TransferRecord
 from queued_storage.names import clean_directory, clean_name
@@ -141,6 +141,9 @@ class TransferRecordAdmin(_Admin):
         """Show how the transfers go, to whoever may view records."""
         if not self.has_view_permission(request):
             raise PermissionDenied
+        # Every process of the project imports this module; few of them ever show a page.
+        from queued_storage import charts, dashboard
+
         found = dashboard.collect()
         context = {
             **self.admin_site.each_context(request),
@@ -287,6 +290,8 @@ class TransferRecordAdmin(_Admin):
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> HttpResponse:
         """Add the history of attempts, both copies, and who uses the file."""
+        from queued_storage import record_page
+
         context |= record_page.context(context["original"], request, self.admin_site)
         return super().render_change_form(request, context, *args, **kwargs)
 

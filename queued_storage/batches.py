@@ -59,7 +59,9 @@ def complete(sizes: dict[TransferRecord, int], lease: uuid.UUID, evict_after: ti
         with transaction.atomic(using=using()):
             clock = ExpressionWrapper(DatabaseNow(), output_field=DateTimeField())
             held = _held(by_pk, lease).order_by("pk").select_for_update()
-            ours: dict[int, datetime] = dict(held.values_list("pk", clock))
+            rows = held.values_list("pk", "remote_name", clock)
+            # What lies elsewhere than its row says is not recorded so.
+            ours: dict[int, datetime] = {pk: now for pk, place, now in rows if place == by_pk[pk].remote_name}
             _held(ours, lease).update(**completion(evict_after))
             attempts().bulk_create(
                 _attempt(record, size, ours[record.pk]) for record, size in sizes.items() if record.pk in ours

@@ -34,6 +34,8 @@ Result = tuple["Attempt | Job", "Outcome | None", "BaseException | None"]
 BATCH = 50
 # A file that has arrived is not left unrecorded for longer than this, in seconds.
 LONGEST_WAIT = 1.0
+# How long a thread waits for others to have written down what has failed, in seconds.
+LONGEST_TURN = 10.0
 
 
 class Lanes:
@@ -220,12 +222,14 @@ class Worker:
             yield
             return
         # Where a remote fails, all lanes have something to say at once: not each in a connection of its own, for the
-        # site needs some too.
-        with self._lock:
-            try:
-                yield
-            finally:
-                connections.close_all()
+        # site needs some too. But nobody waits for ever, should the database answer no more.
+        locked = self._lock.acquire(timeout=LONGEST_TURN)
+        try:
+            yield
+        finally:
+            connections[ledger.using()].close()
+            if locked:
+                self._lock.release()
 
     def _took(self, result: Result | None, stopping: bool = False) -> Generator[Ended]:
         if result is None:

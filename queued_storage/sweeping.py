@@ -11,7 +11,19 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from queued_storage import backlog, disks, health, heartbeat, late, ledger, leftovers, removal, retention, transfers
+from queued_storage import (
+    backlog,
+    disks,
+    health,
+    heartbeat,
+    late,
+    ledger,
+    leftovers,
+    removal,
+    retention,
+    settling,
+    transfers,
+)
 from queued_storage.conf import settings
 from queued_storage.exceptions import ErrorKind
 from queued_storage.local import LocalStorage
@@ -19,6 +31,9 @@ from queued_storage.models import Outcome, State, TransferRecord
 from queued_storage.pairs import configured
 
 logger = logging.getLogger("queued_storage")
+
+# Attempts that are deleted at a time: SQLite may have been built to take no more than 999 values in a statement.
+PRUNED = 500
 
 Send = Callable[[list[TransferRecord]], object]
 
@@ -87,9 +102,9 @@ def sweep(send: Send, limit: int | None = None) -> dict[str, int]:
         counts["late"] += late.tell(*begun)
         backlog.watch()
         disks.sample(*begun)
-    counts["pruned"] += collect_staging()
     if begun is not None and heartbeat.is_new_hour(*begun):
-        counts["pruned"] += prune_history(limit)
+        counts["pruned"] += prune_history()
+    counts["pruned"] += collect_staging()
     # Last, for it may wait for a remote.
     if begun is not None:
         counts["pruned"] += leftovers.remove(*begun)
@@ -117,7 +132,7 @@ def rescue(limit: int) -> int:
     for record in ledger.due().filter(state=State.TRANSFERRING)[:limit]:
         if ledger.expired(record):
             error = f"{record.worker} did not renew its lease: killed, or stuck"
-            transfers.settle(record, ErrorKind.LOST, error)
+            settling.settle(record, ErrorKind.LOST, error)
             count += 1
     return count
 
@@ -136,12 +151,14 @@ def release_held(limit: int) -> int:
     return sum(ledger.release(pk, at_once=True) for pk in ledger.held(age).values_list("pk", flat=True)[:limit])
 
 
-def prune_history(limit: int) -> int:
+def prune_history() -> int:
     """Delete the attempts that are older than QUEUED_STORAGE_ATTEMPTS_AGE; return how many."""
     count = 0
-    while pruned := ledger.prune_attempts(limit):
+    while True:
+        pruned = ledger.prune_attempts(PRUNED)
         count += pruned
-    return count
+        if pruned < PRUNED:
+            return count
 
 
 def collect_staging() -> int:
@@ -154,4 +171,11 @@ def collect_staging() -> int:
         except Exception:
             # One storage that cannot be built must not keep the others waiting; the system checks tell why.
             logger.exception("A local storage cannot be built", extra={"storage": storage.alias})
-    return sum(local.collect_staging(settings.QUEUED_STORAGE_STAGING_AGE) for local in places.values())
+    count = 0
+    for local in places.values():
+        try:
+            count += local.collect_staging(settings.QUEUED_STORAGE_STAGING_AGE)
+        except OSError:
+            # Another user's, perhaps, or a disk that is away; nothing else is to wait for it.
+            logger.exception("Leftovers of local writes stay", extra={"folder": str(local.location)})
+    return count

@@ -17,9 +17,20 @@ from datetime import timedelta
 from typing import Any
 
 from django.db import DatabaseError, connections
-from django.dispatch import Signal
 
-from queued_storage import backoff, batches, copying, health, ledger, locations, nodes, removal, signals, tracing
+from queued_storage import (
+    backoff,
+    batches,
+    copying,
+    health,
+    ledger,
+    locations,
+    nodes,
+    removal,
+    settling,
+    signals,
+    tracing,
+)
 from queued_storage.conf import settings
 from queued_storage.digests import Body, format_digests, parse_digests
 from queued_storage.exceptions import (
@@ -35,30 +46,19 @@ from queued_storage.names import escape, generation_name
 from queued_storage.pairs import StoragePair, pair_for
 from queued_storage.redaction import describe
 from queued_storage.remotes.registry import refuses_taken, sort_error
+from queued_storage.settling import log_facts
 
 logger = logging.getLogger("queued_storage")
 
 _current: contextvars.ContextVar[Attempt | None] = contextvars.ContextVar("queued_storage_attempt", default=None)
 
-# Ends an attempt at once, however many retries are left.
-FATAL = {ErrorKind.MISSING, ErrorKind.REFUSED}
-# Ends it after QUEUED_STORAGE_STRIKES in a row.
-STRIKING = {ErrorKind.MISMATCH, ErrorKind.LOST}
 # How often another remote name is tried when somebody takes it between the look and the upload.
 PLACES = 3
-# Waits without counting.
-UNCOUNTED = {ErrorKind.THROTTLED, ErrorKind.ELSEWHERE}
 
 
 def current() -> Attempt | None:
     """Return the attempt that is running in this context, if any."""
     return _current.get()
-
-
-def log_facts(record: TransferRecord, **more: Any) -> dict[str, Any]:
-    """Return the facts that every log line about a record carries."""
-    facts = {"record_id": record.pk, "storage": record.storage, "file": escape(record.name)}
-    return {**facts, "state": record.state, "retries": record.retries, **more}
 
 
 class Attempt:
@@ -74,7 +74,7 @@ class Attempt:
         self.verified = False
         self.bytes = 0
         self.place = record.remote_name
-        # Entered to speak to the database; in threads, for one of them at a time.
+        # Entered to write down what has failed; in threads, by one of them at a time.
         self.turn: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
         # Kind and text of the error that ended it, for those who watch.
         self.ended = ("", "")
@@ -112,8 +112,7 @@ class Attempt:
 
     def _renew(self, now: float) -> None:
         try:
-            with self.turn():
-                renewed = ledger.renew(self.record.pk, self.lease)
+            renewed = ledger.renew(self.record.pk, self.lease)
         except DatabaseError:
             # The lease is trusted until it ends by our own clock; the database may be back before that.
             return
@@ -191,9 +190,7 @@ class Attempt:
 
     def _another_place(self) -> str:
         name = generation_name(self.record.name, self.record.generation)
-        with self.turn():
-            placed = ledger.place(self.record.pk, self.lease, name)
-        if not placed:
+        if not ledger.place(self.record.pk, self.lease, name):
             raise LeaseLostError
         logger.warning("The remote name is taken by another file", extra=log_facts(self.record, remote=escape(name)))
         self.record.remote_name = self.place = name
@@ -235,8 +232,7 @@ def _attempt(attempt: Attempt, task: Any) -> Outcome | None:
     except LeaseLostError:
         return lost(attempt)
     except Exception as error:
-        with attempt.turn():
-            return _give_back(attempt, error)
+        return _give_back(attempt, error)
     except BaseException:
         # The process is told to stop: another one may take the file at once.
         with attempt.turn():
@@ -250,7 +246,8 @@ def _work(attempt: Attempt, task: Any) -> None:
     attempt.storage = storage = pair_for(record.storage)
     if record.transferred_at is not None:
         # It goes again; the cache may have been away when it was queued, and still know its former place.
-        locations.unsettle(storage, record)
+        with attempt.turn():
+            locations.unsettle(storage, record)
     if attempt.waits:
         raise RemoteDownError
     if record.node and record.node != settings.QUEUED_STORAGE_NODE:
@@ -343,20 +340,23 @@ def _stop(attempt: Attempt) -> None:
 
 
 def _give_back(attempt: Attempt, error: Exception) -> Outcome:
-    storage = attempt.storage
+    record, storage = attempt.record, attempt.storage
     options = (storage.local_options, storage.remote_options) if storage else ()
     text = describe(error, *options)
     if isinstance(error, RemoteDownError):
-        return _wait(attempt.record)
+        with attempt.turn():
+            return _wait(record)
     kind = sort_error(error, _remote_of(storage))
     attempt.ended = str(kind.value), text
-    outcome = settle(attempt.record, kind, text, size=attempt.bytes)
-    # An error of our own making says nothing about the remote.
-    if kind in health.SUSPICIOUS and not isinstance(error, TransferError):
-        health.failed(attempt.record, kind, text)
+    with attempt.turn():
+        settled = settling.write(record, kind, text, size=attempt.bytes)
+        # An error of our own making says nothing about the remote.
+        if kind in health.SUSPICIOUS and not isinstance(error, TransferError):
+            health.failed(record, kind, text)
+    settled.tell()
     if isinstance(error, TransferResultError):
         raise error
-    return outcome
+    return settled.outcome
 
 
 def _wait(record: TransferRecord) -> Outcome:
@@ -371,30 +371,3 @@ def _remote_of(storage: StoragePair | None) -> Any:
     with contextlib.suppress(Exception):
         return storage.remote if storage is not None else None
     return None
-
-
-def settle(record: TransferRecord, kind: ErrorKind, error: str, size: int = 0) -> Outcome:
-    """Decide what becomes of a claimed record after an error: tried again, or failed. Writes, logs and tells."""
-    strikes = ledger.strikes(record, kind) + 1 if kind in STRIKING else 0
-    if kind in FATAL or strikes >= settings.QUEUED_STORAGE_STRIKES:
-        if not ledger.fail(record, kind, error):
-            return Outcome.LOST
-        ended: Signal | None = signals.transfer_failed
-        outcome = Outcome.FAILED
-        logger.error("Failed: a person is needed", extra=log_facts(record, kind=str(kind.value), error=error))
-    else:
-        counted = kind not in UNCOUNTED
-        # Both times are of the database's clock; the record was last updated when it was claimed.
-        age = record.updated_at - record.created_at
-        delay = backoff.retry_delay(record.retries) if counted else backoff.resend_delay(age)
-        if not ledger.retry(record, kind, error, delay, counted):
-            return Outcome.LOST
-        just_stalled = counted and backoff.stalled(record.retries) and not backoff.stalled(record.retries - 1)
-        ended = signals.transfer_stalled if just_stalled else None
-        outcome = Outcome.RETRY
-        logger.warning("To be retried", extra=log_facts(record, kind=str(kind.value), error=error))
-    ended_as = Outcome.LOST if kind == ErrorKind.LOST else outcome
-    ledger.log_attempt(record, ended_as, kind, error, size)
-    if ended is not None:
-        signals.tell(ended, TransferRecord, name=record.name, record=record, kind=kind, error=error)
-    return outcome

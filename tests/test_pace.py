@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections import Counter
@@ -14,10 +15,11 @@ from django.core.files.storage import Storage, storages
 from django.db import connections, transaction
 from storages.backends.s3 import S3Storage as DjangoStoragesS3
 
-from queued_storage import draining, lanes, ledger, pace, sweeping, tasks, transfers
+from queued_storage import draining, lanes, ledger, pace, settling, signals, sweeping, tasks
 from queued_storage.models import TransferAttempt
 from queued_storage.remotes import ftp, objectstore, s3, sftp
 from queued_storage.remotes.registry import many_at_once
+from tests.conftest import Media
 from tests.fixtures import MakePair, Pair, Threads, committing, put
 from tests.usertasks import TransferAndNotify
 
@@ -218,7 +220,7 @@ def test_one_that_fails(pair: Pair, gauge: Gauge) -> None:
 def test_many_that_fail_at_once(pair: Pair, gauge: Gauge, monkeypatch: pytest.MonkeyPatch) -> None:
     """A remote that goes down fails a file in each thread; they write so with one connection, after one another."""
     seen(pair, FAR)
-    settle, settling = transfers.settle, Gauge()
+    write, writing = settling.write, Gauge()
     open_ones: list[Any] = []
 
     def fail(name: str) -> None:
@@ -227,21 +229,72 @@ def test_many_that_fail_at_once(pair: Pair, gauge: Gauge, monkeypatch: pytest.Mo
 
     def slow(*args: Any, **kwargs: Any) -> Any:
         if threading.current_thread() is not threading.main_thread():
-            settling("")
+            writing("")
             own = connections[ledger.using()]
             open_ones.append([each for each in known if each is not own and each.connection is not None])
             known.append(own)
-        return settle(*args, **kwargs)
+        return write(*args, **kwargs)
 
     known: list[Any] = []
     pair.remote.faults["save"] = fail
-    monkeypatch.setattr(transfers, "settle", slow)
+    monkeypatch.setattr(settling, "write", slow)
     records = [put(pair, f"{number:02}.txt") for number in range(12)]
     outcomes = tasks.process_each([[record.pk, 0] for record in records])
     assert gauge.most > 1
-    assert (settling.most, set(map(len, open_ones))) == (1, {0})
+    assert (writing.most, set(map(len, open_ones))) == (1, {0})
     assert set(outcomes.values()) <= {"retry", "waits", "None"}, outcomes
     assert set(ledger.records().values_list("state", flat=True)) == {"queued"}
+
+
+def test_receivers_keep_no_thread_waiting(pair: Pair, gauge: Gauge) -> None:
+    """What receivers of signals do when files fail, they do for several files at once."""
+    seen(pair, FAR)
+    told = Gauge()
+
+    def refuse(name: str) -> None:
+        gauge(name)
+        raise OSError(errno.ENAMETOOLONG, "too long")
+
+    def receive(**facts: Any) -> None:
+        told(facts["name"])
+
+    pair.remote.faults["save"] = refuse
+    records = [put(pair, f"{number:02}.txt") for number in range(12)]
+    signals.transfer_failed.connect(receive)
+    try:
+        tasks.process_each([[record.pk, 0] for record in records])
+    finally:
+        signals.transfer_failed.disconnect(receive)
+    assert told.most > 1
+
+
+class InTransaction(tasks.Transfer):
+    """A user's task, made for threads, that moves each file in a transaction of its own."""
+
+    name = "tests.test_pace.InTransaction"
+
+    def transfer(self, name: str, local: Storage, remote: Storage, **kwargs: Any) -> bool:
+        """Move it as ever."""
+        with transaction.atomic():
+            return super().transfer(name, local, remote, **kwargs)
+
+    transfer.many_at_once = True  # type: ignore[attr-defined]
+
+
+def test_a_taken_name_in_a_transaction_of_the_task(pair: Pair, gauge: Gauge, media: Media) -> None:
+    """Where the record names another place than first, its file lies there, whatever surrounds the transfer."""
+    seen(pair, FAR)
+    records = [put(pair, f"{number:02}.txt", b"content") for number in range(6)]
+    for record in records:
+        # As of files that were transferred before, and go again.
+        ledger.records().filter(pk=record.pk).update(transferred_at=ledger.DatabaseNow())
+        (media.remote / record.name).write_bytes(b"foreign")
+    tasks.process_each([[record.pk, 0] for record in records], InTransaction())
+    assert len(gauge.threads) > 1
+    for record in ledger.records():
+        assert (record.state, record.remote_name != record.name) == ("transferred", True)
+        assert (media.remote / record.remote_name).read_bytes() == b"content"
+        assert (media.remote / record.name).read_bytes() == b"foreign"
 
 
 def test_no_thread_to_be_had(pair: Pair, gauge: Gauge, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,3 +353,17 @@ def test_a_worker_that_is_told_to_stop(pair: Pair, gauge: Gauge) -> None:
     sweeping.rescue(10)
     list(draining.drain())
     assert set(ledger.records().values_list("state", flat=True)) == {"transferred"}
+
+
+def test_no_more_threads_than_connections(settings: Any) -> None:
+    """A client that keeps ten connections, as boto3's own does, gets ten threads; ours keeps enough for all."""
+    found = {}
+    for backend in ("storages.backends.s3.S3Storage", "queued_storage.remotes.s3.S3Storage"):
+        entry = dict(settings.STORAGES["default"])
+        keys = {"access_key": "a", "secret_key": "b", "bucket_name": "bucket"}
+        entry["OPTIONS"] = entry["OPTIONS"] | {"remote": backend, "remote_options": keys}
+        settings.STORAGES = settings.STORAGES | {"default": entry}
+        pair = storages["default"]
+        seen(pair, FAR)
+        found[backend] = pace.lanes_for(pair)
+    assert list(found.values()) == [10, 32]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from typing import Any
 
 import pytest
@@ -89,3 +90,16 @@ def test_behind_many_large_files(pair: Pair, settings: Any, monkeypatch: pytest.
     pair.remote.faults["save"] = hold
     assert {str(outcome) for _, outcome in draining.drain(threads=2)} == {"transferred"}
     assert freed.is_set()
+
+
+def test_a_row_that_names_another_place(pair: Pair) -> None:
+    """What lies elsewhere than its row says is not recorded as transferred: readers would look in the wrong place."""
+    first, second = put(pair, "1.txt"), put(pair, "2.txt")
+    lease = uuid.uuid4()
+    claimed = {record.pk: record for record in batches.claim([first.pk, second.pk], lease, "host:1")}
+    claimed[first.pk].remote_name = "elsewhere.txt"
+    done = batches.complete(dict.fromkeys(claimed.values(), 7), lease, None)
+    assert done == {second.pk}
+    states = dict(ledger.records().values_list("pk", "state"))
+    assert states == {first.pk: "transferring", second.pk: "transferred"}
+    assert TransferAttempt.objects.count() == 1

@@ -169,12 +169,25 @@ def test_an_eviction_that_is_called_off(make_pair: MakePair) -> None:
     assert pair.local.exists("a.txt")
 
 
-def test_old_attempts_are_pruned() -> None:
+def test_old_attempts_are_pruned(monkeypatch: pytest.MonkeyPatch) -> None:
     """The history is kept for as long as the setting says; what is older goes at once, however much it is."""
+    monkeypatch.setattr(sweeping, "PRUNED", 2)
     AttemptFactory.create_batch(5, finished_at=timezone.now() - timedelta(days=31))
     young = AttemptFactory(finished_at=timezone.now() - timedelta(days=29))
-    assert sweeping.sweep(Collector(), limit=2) == {"pruned": 5}
+    assert sweeping.sweep(Collector()) == {"pruned": 5}
     assert list(TransferAttempt.objects.all()) == [young]
+
+
+def test_a_folder_that_cannot_be_tidied(pair: Pair, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    """Leftovers of local writes that belong to another user keep nothing else waiting, and it is said so."""
+
+    def refuse(age: timedelta) -> int:
+        raise PermissionError("staging")
+
+    monkeypatch.setattr(pair.local, "collect_staging", refuse)
+    AttemptFactory(finished_at=timezone.now() - timedelta(days=31))
+    assert sweeping.sweep(Collector()) == {"pruned": 1}
+    assert "Leftovers of local writes stay" in caplog.text
 
 
 def test_leftovers_of_killed_saves(pair: Pair, media: Media, settings: Any) -> None:

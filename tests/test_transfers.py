@@ -11,7 +11,7 @@ import pytest
 from django.core.cache import cache
 from django.db import connection
 
-from queued_storage import copying, ledger, signals, sweeping, transfers
+from queued_storage import copying, ledger, settling, signals, sweeping
 from queued_storage.exceptions import ErrorKind
 from tests.conftest import Media
 from tests.factories import BODY, RecordFactory
@@ -171,8 +171,8 @@ def test_an_unknown_lease(pair: Pair) -> None:
     record = RecordFactory(transferring=True)
     record.lease = uuid.uuid4()
     before = facts(record)
-    assert transfers.settle(record, ErrorKind.PASSING, "late") == "lost"
-    assert transfers.settle(record, ErrorKind.MISSING, "late") == "lost"
+    assert settling.settle(record, ErrorKind.PASSING, "late") == "lost"
+    assert settling.settle(record, ErrorKind.MISSING, "late") == "lost"
     assert (facts(record), attempts()) == (before, [])
 
 

@@ -63,6 +63,11 @@ class RemoteStorage(Storage):
         return False
 
     @property
+    def connections(self) -> int | None:
+        """How many connections are kept for threads; ``None`` where nothing bounds them."""
+        return None
+
+    @property
     def refuses_taken(self) -> bool:
         """Whether the remote was seen to refuse a taken name in the request that writes; if so, nobody looks before."""
         return False

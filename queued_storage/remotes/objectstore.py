@@ -174,8 +174,9 @@ class ObjectStorage(RemoteStorage):
     @property
     def many_at_once(self) -> bool:
         """Whether nobody has another way to save: obstore itself is made for threads."""
-        own = type(self)
-        return own.save is Storage.save and own._save is ObjectStorage._save
+        own, ours = type(self), ObjectStorage
+        names = own.get_available_name is Storage.get_available_name and own.exists is ours.exists
+        return names and own.save is Storage.save and own._save is ours._save
 
     @property
     def refuses_taken(self) -> bool:
@@ -219,7 +220,7 @@ class ObjectStorage(RemoteStorage):
         if md5[1] != _md5(body).hex():
             raise MismatchError("The server stored other bytes than it was sent.")
         # The server's MD5 is that of the bytes whose announced digests were checked before they were sent.
-        return Stat(source.count, {**source.announced, "md5": md5[1]})
+        return Stat(source.count, {**source.compared, "md5": md5[1]})
 
     def _refuses(self, name: str, body: bytes, attributes: dict[str, str]) -> bool | None:
         # The same bytes once more do no harm to a server that takes them.
@@ -257,7 +258,7 @@ class ObjectStorage(RemoteStorage):
         # S3's ETag of an object in parts: the MD5 of the parts' MD5s, and how many they are. Where it is anything else
         # it proves nothing, neither way.
         if sums and (answer["e_tag"] or "").strip('"') == f"{_md5(b''.join(sums)).hex()}-{len(sums)}":
-            return Stat(source.count, source.announced)
+            return Stat(source.count, source.compared)
         return None
 
     def _look_again(self, name: str) -> None:

@@ -148,6 +148,14 @@ def many_at_once(storage: Storage) -> bool:
     return answer is not None and bool(answer(storage))
 
 
+def connections(storage: Storage) -> int | None:
+    """Return how many connections ``storage`` keeps for its threads; ``None`` where nothing is known to bound them."""
+    if isinstance(storage, RemoteStorage):
+        return storage.connections
+    answer = getattr(adapter_for(storage), "connections", None)
+    return None if answer is None else int(answer(storage))
+
+
 # Never to pass by waiting: the file or its name does not fit.
 _REFUSED = {errno.EFBIG, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EINVAL}
 

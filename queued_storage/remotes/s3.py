@@ -100,6 +100,11 @@ def many_at_once(storage: Any) -> bool:
     return _saves_our_way(storage)
 
 
+def connections(storage: Any) -> int:
+    """Return how many connections botocore keeps: more threads would close and open theirs for each request."""
+    return int(storage.client_config.max_pool_connections)
+
+
 def _saves_our_way(storage: Any) -> bool:
     return type(storage)._save in {DjangoStoragesS3._save, S3Storage._save}
 
@@ -167,6 +172,11 @@ class S3Storage(RemoteStorage, DjangoStoragesS3):  # type: ignore[misc]  # djang
     def many_at_once(self) -> bool:
         """Whether several threads may save at once; see the function ``many_at_once``."""
         return many_at_once(self)
+
+    @property
+    def connections(self) -> int:
+        """How many connections are kept for threads; see the function ``connections``."""
+        return connections(self)
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)

@@ -59,6 +59,11 @@ class Source:
         """The digests that the content says its bytes have."""
         return self._announced
 
+    @property
+    def compared(self) -> dict[str, str]:
+        """Those of the announced digests that ``check()`` compares."""
+        return {name: digest for name, digest in self._announced.items() if name in self._hashes}
+
     def digest(self, algorithm: str) -> str:
         """Return a digest, in hexadecimal, of all bytes read so far."""
         return str(self._hashes[algorithm].hexdigest())

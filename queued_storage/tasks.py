@@ -11,7 +11,7 @@ from django.core.files.storage import Storage
 from django.db.models import DateTimeField, ExpressionWrapper, Q
 from django.utils.module_loading import import_string
 
-from queued_storage import copying, lanes, ledger, legacy, nodes, publishing, sweeping, transfers
+from queued_storage import copying, lanes, ledger, legacy, nodes, publishing, settling, sweeping, transfers
 from queued_storage.conf import Setting, Settings, settings
 from queued_storage.exceptions import ErrorKind, LeaseLostError, StorageConfigurationError
 from queued_storage.models import State, TransferRecord
@@ -206,7 +206,7 @@ def send_home(pairs: Sequence[tuple[int, int | None]], hops: int = 0) -> dict[st
         send(late, hops + 1)
     else:
         for record in late:
-            logger.warning("A message did not find its host", extra=transfers.log_facts(record, node=record.node))
+            logger.warning("A message did not find its host", extra=settling.log_facts(record, node=record.node))
             if record.state == State.QUEUED:
                 error = f"its messages reach {here}, and the file lies on the disk of {record.node}"
                 ledger.note(record.pk, ErrorKind.ELSEWHERE, error)

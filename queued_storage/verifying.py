@@ -14,7 +14,7 @@ from queued_storage.exceptions import ErrorKind
 from queued_storage.models import State, TransferRecord
 from queued_storage.pairs import StoragePair, pair_for
 from queued_storage.results import Item, item
-from queued_storage.transfers import log_facts
+from queued_storage.settling import log_facts
 
 logger = logging.getLogger("queued_storage")
 

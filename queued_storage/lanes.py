@@ -23,6 +23,7 @@ from queued_storage.conf import settings
 from queued_storage.exceptions import TransferResultError
 from queued_storage.models import Outcome, TransferRecord
 from queued_storage.pairs import pair_for
+from queued_storage.settling import Settled
 from queued_storage.transfers import Attempt
 
 #: A record's id and the count of retries that its message was sent with, if there was one.
@@ -123,6 +124,7 @@ class Worker:
         self._since = 0.0
         self._threads = threads
         self._paces: dict[str, int] = {}
+        self._untold: deque[Settled] = deque()
         self._caller, self._lock = threading.current_thread(), threading.Lock()
 
     def run(self) -> Generator[Ended]:
@@ -212,13 +214,14 @@ class Worker:
 
     def _work(self, item: Attempt | Job) -> Outcome | None:
         if isinstance(item, Attempt):
-            item.turn = self._turn
+            item.turn, item.tell = self._turn, self._untold.append
             return transfers.work(item, self.task)
         return sweeping.process(*item, self.task)
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        if threading.current_thread() is self._caller:
+        # In a transaction of a task of somebody's own the connection is not ours to close.
+        if threading.current_thread() is self._caller or connections[ledger.using()].in_atomic_block:
             yield
             return
         # Where a remote fails, all lanes have something to say at once: not each in a connection of its own, for the
@@ -227,11 +230,15 @@ class Worker:
         try:
             yield
         finally:
-            connections[ledger.using()].close()
-            if locked:
-                self._lock.release()
+            try:
+                connections[ledger.using()].close()
+            finally:
+                if locked:
+                    self._lock.release()
 
     def _took(self, result: Result | None, stopping: bool = False) -> Generator[Ended]:
+        while self._untold:
+            self._untold.popleft().tell()
         if result is None:
             return
         item, outcome, error = result

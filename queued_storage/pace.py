@@ -15,7 +15,7 @@ from typing import Any
 
 from queued_storage.conf import settings
 from queued_storage.pairs import StoragePair
-from queued_storage.remotes.registry import connections, many_at_once
+from queued_storage.remotes.registry import many_at_once, most_connections
 
 #: How long a measurement is good for, in seconds.
 GOOD_FOR = 60.0
@@ -43,7 +43,7 @@ def lanes_for(storage: StoragePair, task: Any = None) -> int | None:
     pace: Pace | None = storage.__dict__.get("_pace")
     if pace is None or time.monotonic() - pace.seen > GOOD_FOR:
         return None
-    return max(1, min(round(pace.waits), most, connections(storage.remote) or most))
+    return max(1, min(round(pace.waits), most, most_connections(storage.remote) or most))
 
 
 @contextmanager

@@ -74,8 +74,10 @@ class Attempt:
         self.verified = False
         self.bytes = 0
         self.place = record.remote_name
-        # Entered to write down what has failed; in threads, by one of them at a time.
+        # Entered to speak to the database; in threads, by one of them at a time.
         self.turn: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+        # What becomes of it after an error is told here; of threads, by the one that has started them.
+        self.tell: Callable[[settling.Settled], None] = settling.Settled.tell
         # Kind and text of the error that ended it, for those who watch.
         self.ended = ("", "")
         self._lock = threading.Lock()
@@ -112,7 +114,8 @@ class Attempt:
 
     def _renew(self, now: float) -> None:
         try:
-            renewed = ledger.renew(self.record.pk, self.lease)
+            with self.turn():
+                renewed = ledger.renew(self.record.pk, self.lease)
         except DatabaseError:
             # The lease is trusted until it ends by our own clock; the database may be back before that.
             return
@@ -190,7 +193,9 @@ class Attempt:
 
     def _another_place(self) -> str:
         name = generation_name(self.record.name, self.record.generation)
-        if not ledger.place(self.record.pk, self.lease, name):
+        with self.turn():
+            placed = ledger.place(self.record.pk, self.lease, name)
+        if not placed:
             raise LeaseLostError
         logger.warning("The remote name is taken by another file", extra=log_facts(self.record, remote=escape(name)))
         self.record.remote_name = self.place = name
@@ -350,10 +355,10 @@ def _give_back(attempt: Attempt, error: Exception) -> Outcome:
     attempt.ended = str(kind.value), text
     with attempt.turn():
         settled = settling.write(record, kind, text, size=attempt.bytes)
+        attempt.tell(settled)
         # An error of our own making says nothing about the remote.
         if kind in health.SUSPICIOUS and not isinstance(error, TransferError):
             health.failed(record, kind, text)
-    settled.tell()
     if isinstance(error, TransferResultError):
         raise error
     return settled.outcome

@@ -246,17 +246,17 @@ def test_many_that_fail_at_once(pair: Pair, gauge: Gauge, monkeypatch: pytest.Mo
     assert set(ledger.records().values_list("state", flat=True)) == {"queued"}
 
 
-def test_receivers_keep_no_thread_waiting(pair: Pair, gauge: Gauge) -> None:
-    """What receivers of signals do when files fail, they do for several files at once."""
+def test_receivers_are_called_by_one_thread(pair: Pair, gauge: Gauge) -> None:
+    """Of files that fail in several threads receivers hear in that of the worker, of each once."""
     seen(pair, FAR)
-    told = Gauge()
+    told: list[tuple[str, int]] = []
 
     def refuse(name: str) -> None:
         gauge(name)
         raise OSError(errno.ENAMETOOLONG, "too long")
 
     def receive(**facts: Any) -> None:
-        told(facts["name"])
+        told.append((facts["name"], threading.get_ident()))
 
     pair.remote.faults["save"] = refuse
     records = [put(pair, f"{number:02}.txt") for number in range(12)]
@@ -265,7 +265,8 @@ def test_receivers_keep_no_thread_waiting(pair: Pair, gauge: Gauge) -> None:
         tasks.process_each([[record.pk, 0] for record in records])
     finally:
         signals.transfer_failed.disconnect(receive)
-    assert told.most > 1
+    assert gauge.most > 1
+    assert sorted(told) == [(f"{number:02}.txt", threading.get_ident()) for number in range(12)]
 
 
 class InTransaction(tasks.Transfer):

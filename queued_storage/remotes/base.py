@@ -63,7 +63,7 @@ class RemoteStorage(Storage):
         return False
 
     @property
-    def connections(self) -> int | None:
+    def most_connections(self) -> int | None:
         """How many connections are kept for threads; ``None`` where nothing bounds them."""
         return None
 

@@ -176,6 +176,7 @@ class ObjectStorage(RemoteStorage):
         """Whether nobody has another way to save: obstore itself is made for threads."""
         own, ours = type(self), ObjectStorage
         names = own.get_available_name is Storage.get_available_name and own.exists is ours.exists
+        names = names and own.is_name_available is Storage.is_name_available
         return names and own.save is Storage.save and own._save is ours._save
 
     @property

@@ -148,11 +148,11 @@ def many_at_once(storage: Storage) -> bool:
     return answer is not None and bool(answer(storage))
 
 
-def connections(storage: Storage) -> int | None:
+def most_connections(storage: Storage) -> int | None:
     """Return how many connections ``storage`` keeps for its threads; ``None`` where nothing is known to bound them."""
     if isinstance(storage, RemoteStorage):
-        return storage.connections
-    answer = getattr(adapter_for(storage), "connections", None)
+        return storage.most_connections
+    answer = getattr(adapter_for(storage), "most_connections", None)
     return None if answer is None else int(answer(storage))
 
 

@@ -100,7 +100,7 @@ def many_at_once(storage: Any) -> bool:
     return _saves_our_way(storage)
 
 
-def connections(storage: Any) -> int:
+def most_connections(storage: Any) -> int:
     """Return how many connections botocore keeps: more threads would close and open theirs for each request."""
     return int(storage.client_config.max_pool_connections)
 
@@ -174,9 +174,9 @@ class S3Storage(RemoteStorage, DjangoStoragesS3):  # type: ignore[misc]  # djang
         return many_at_once(self)
 
     @property
-    def connections(self) -> int:
-        """How many connections are kept for threads; see the function ``connections``."""
-        return connections(self)
+    def most_connections(self) -> int:
+        """How many connections are kept for threads; see the function ``most_connections``."""
+        return most_connections(self)
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)

@@ -111,6 +111,9 @@ class Attempt:
                 self._renew(now)
             finally:
                 self._lock.release()
+            if time.monotonic() >= self.ends_at:
+                # The database gave no answer, or others had their turn, for longer than the lease is trusted.
+                raise LeaseLostError
 
     def _renew(self, now: float) -> None:
         try:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from django.core.cache import cache
 from django.core.files.base import ContentFile
-from django.db import connection
+from django.db import OperationalError, connection
 
 from queued_storage import ledger, sweeping, transfers
 from queued_storage.copying import CHUNK
@@ -231,6 +231,20 @@ def test_the_end_by_our_own_clock(pair: Pair, settings: Any) -> None:
     settings.QUEUED_STORAGE_LEASE = 10
     record = put(pair, "a.txt")
     attempt = transfers.Attempt(claim(record.pk), time.monotonic() - 9.1)
+    with pytest.raises(LeaseLostError):
+        attempt.progress(1)
+
+
+def test_a_renewal_that_takes_too_long(pair: Pair, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker whose database keeps it waiting until its lease is over sends nothing more."""
+    settings.QUEUED_STORAGE_LEASE = 10
+    attempt = transfers.Attempt(claim(put(pair, "a.txt").pk), time.monotonic() - 4)
+
+    def silent(*args: Any) -> bool:
+        attempt.ends_at = time.monotonic()
+        raise OperationalError("no answer")
+
+    monkeypatch.setattr(ledger, "renew", silent)
     with pytest.raises(LeaseLostError):
         attempt.progress(1)
 

@@ -65,7 +65,7 @@ def wait_for_others(bound: float = 20.0) -> None:
             cursor.execute(OTHERS[connection.vendor])
             if cursor.fetchone()[0] == 0:
                 return
-        time.sleep(0.001)
+        time.sleep(0.001)  # until they are gone
     raise AssertionError("the database still holds connections of processes that are dead")
 
 
